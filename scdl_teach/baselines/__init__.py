@@ -1,0 +1,1 @@
+"""The classical rivals: what a deep system has to beat."""

@@ -1,0 +1,1 @@
+"""The networks that everything else is made of (section 2)."""

@@ -1,0 +1,1 @@
+"""Batch effects: mixing without losing biology (section 4.1.3.2)."""

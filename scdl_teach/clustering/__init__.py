@@ -1,0 +1,1 @@
+"""Clustering and annotation (section 4.1.4.1)."""

@@ -1,0 +1,1 @@
+"""Cells that speak to each other (section 4.1.4.2)."""

@@ -1,0 +1,1 @@
+"""Which types share a spot (section 4.4)."""

@@ -1,0 +1,1 @@
+"""Embeddings and dimension reduction (section 4.1.3.3)."""

@@ -1,0 +1,1 @@
+"""Beyond expression (section 4.2)."""

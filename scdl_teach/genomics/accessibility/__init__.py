@@ -1,0 +1,1 @@
+"""Open chromatin (section 4.2.2)."""

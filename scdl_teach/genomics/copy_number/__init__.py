@@ -1,0 +1,1 @@
+"""Copy number and clones (section 4.2.4)."""

@@ -1,0 +1,1 @@
+"""Mass cytometry (section 4.2.1)."""

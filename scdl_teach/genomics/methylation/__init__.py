@@ -1,0 +1,1 @@
+"""DNA methylation (section 4.2.2)."""

@@ -1,0 +1,1 @@
+"""Transcription factors and their genes (section 4.2.3)."""

@@ -1,0 +1,1 @@
+"""Filling in what a droplet missed: imputation and denoising (review section 4.1.3.1)."""

@@ -1,0 +1,1 @@
+"""Several modalities and references (section 4.5)."""

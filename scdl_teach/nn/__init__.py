@@ -1,0 +1,1 @@
+"""Layers, likelihoods and losses that several systems share; each has a test by hand."""

@@ -1,0 +1,1 @@
+"""Tissue: domains, mapping, images (section 4.3)."""

@@ -1,0 +1,1 @@
+"""RNA velocity (section 4.1.4.3)."""
