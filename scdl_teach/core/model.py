@@ -58,7 +58,9 @@ class Estimator:
             cls.key = own.get("key", cls.__name__.lower())
             wrong = {
                 "is made from the annotated attributes, not written": [k for k in ("__init__", "__post_init__") if k in own],
-                "belongs to the contract and takes no annotation": [k for k in noted if hasattr(base, k) and k not in FREE],
+                "belongs to the contract and takes no annotation": [
+                    k for k in noted if k in nn.Module.__annotations__ or (hasattr(base, k) and k not in FREE)
+                ],
                 "is a hyper-parameter and needs its annotation": [
                     k for k in getattr(cls, "__dataclass_fields__", ()) if k in own and k not in noted
                 ],
@@ -193,7 +195,7 @@ class Estimator:
         needs = {k: f for k, f in self.needs.items() if labels or not f.fit_only}
         needs |= {k: replace(needs[k], where=w, optional=False, given=True) for k, w in self.where_.items() if k in needs}
         known = getattr(like, "genes_", {})
-        known = {self.tables[0]: g for g in known.values()} if len(known) == len(self.tables) == 1 else known  # by any name
+        known = dict(zip(self.tables, known.values(), strict=True)) if len(known) == len(self.tables) else known  # by any name
         absent = "refuse" if grow else self.missing_genes
         return Data(tables, needs, known, getattr(like, "categories_", {}), grow, self.paired, self.same_genes, absent)
 

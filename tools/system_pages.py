@@ -1,0 +1,97 @@
+"""One page a system for the book, from the catalogue and the class: what is written once is shown everywhere."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+from scdl_teach import catalogue, get
+from scdl_teach.testing import toy_for
+
+ROOT = Path(__file__).parents[1]
+PARTS = {
+    "2": "Foundations",
+    "4.1.3.1": "Imputation",
+    "4.1.3.2": "Batch effects",
+    "4.1.3.3": "Embeddings",
+    "4.1.3.4": "Generation",
+    "4.1.4.1": "Clustering and annotation",
+    "4.1.4.2": "Communication",
+    "4.1.4.3": "Velocity",
+    "4.2": "Genomics beyond expression",
+    "4.3": "Spatial",
+    "4.4": "Deconvolution",
+    "4.5": "Multi-omics",
+}
+
+
+def part_of(section):
+    first = section.split(";")[0]
+    return PARTS[max((p for p in PARTS if first.startswith(p)), key=len)]
+
+
+def doi_link(doi):
+    if not doi:
+        return "not verified"
+    return f"[{doi}](https://arxiv.org/abs/{doi.removeprefix('arXiv:')})" if doi.startswith("arXiv") else f"[{doi}](https://doi.org/{doi})"
+
+
+def paragraphs(cls):
+    """{"Idea": text, ...} of the module docstring."""
+    text = inspect.cleandoc(inspect.getmodule(cls).__doc__)
+    found = re.findall(r"\*\*(Idea|Kept|Left out|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Lesson|Source)\*\*|\Z)", text, re.S)
+    return {k: " ".join(v.split()).replace("``", "`") for k, v in found}
+
+
+def lesson_link(path):
+    path = path.split("#")[0]
+    return f"[{Path(path).stem}](/{path})" if (ROOT / path).is_file() else f"`{Path(path).stem}` (planned)"
+
+
+def weights(cls):
+    """Number of trainable weights on toy data of 90 rows, if the class trains alone."""
+    try:
+        model = cls().fit(*toy_for(cls), epochs=0, progress=False)
+        return f"{sum(p.numel() for p in model.parameters()):,} weights on a table of 24 genes"
+    except Exception:  # needs a reference or other data than toys: the page goes without
+        return ""
+
+
+def page(key, row):
+    cls, base = get(key), row["baseline"]
+    told = paragraphs(cls)
+    lines = [f"(system-{key})=", f"# {row['system']}", "", told.get("Idea", ""), ""]
+    lines += ["| | |", "|---|---|", f"| Paper | {row['year']}, {doi_link(row['doi'])} |", f"| Section of the review | {row['section']} |"]
+    lines += [f"| Family | {row['family']} |", f"| Classical rival | {base} |", f"| Lesson | {lesson_link(row['lesson'])} |"]
+    lines += [f"| Import | `from scdl_teach.{row['module']} import {row['class']}` |", ""]
+    lines += ["**Reads**", ""] + [f"- `{k}`: {f.describe()}" for k, f in cls.needs.items()] + [""]
+    lines += ["**Writes**", ""] + [f"- `{k}`: `{p}`" for k, p in cls.writes.items()] + [""]
+    lines += [f"**{h}** {told[h]}\n" for h in ("Kept", "Left out", "Source") if h in told]
+    lines += ["**Hyper-parameters**", "", "```python", repr(cls()), "```", ""]
+    if cls.paper:
+        lines += ["The paper's:", "", "```python", f"{cls.__name__}(**{cls.__name__}.paper)  # {cls.paper}", "```", ""]
+    lines += ["**Source**", "", "```{literalinclude} /scdl_teach/" + row["module"].replace(".", "/") + ".py", ":language: python", "```", ""]
+    return "\n".join(lines)
+
+
+def write_pages(folder):
+    """Pages of the built systems and their index; returns their keys."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.md"):
+        old.unlink()
+    rows = catalogue()
+    built = [k for k in rows.index if rows.loc[k, "status"] != "planned"]
+    for key in built:
+        (folder / f"{key}.md").write_text(page(key, rows.loc[key]), encoding="utf-8")
+    table = ["| system | for | family | classical rival | state |", "|---|---|---|---|---|"]
+    for key, row in rows.iterrows():
+        name = f"[{row['system']}]({key}.md)" if key in built else row["system"]
+        table.append(f"| {name} | {part_of(row['section'])} | {row['family']} | {row['baseline']} | {row['status']} |")
+    head = ["# All systems", "", f"{len(built)} of {len(rows)} are built. Each page is made from the class itself.", ""]
+    toc = ["", "```{toctree}", ":hidden:", *built, "```", ""]
+    (folder / "index.md").write_text("\n".join([*head, *table, *toc]), encoding="utf-8")
+    return built
+
+
+if __name__ == "__main__":
+    sys.exit(print(write_pages(ROOT / "book/systems")))
