@@ -62,9 +62,7 @@ class Field:
 
     def check(self, name, values, adata):
         if np.dtype(values.dtype).kind not in "biuf":
-            raise DataError(
-                f"{self.where} holds {values.dtype} values, not {self.kind}. Name another place: fit(adata, where={{{name!r}: ...}})"
-            )
+            raise DataError(f"{self.where} holds {values.dtype} values, not {self.kind}. {Field.mend(self, name, adata)}")
         for i in range(0, values.shape[0], BLOCK):
             block = values[i : i + BLOCK]
             fault = self.fault(block, block.data if sp.issparse(block) else np.asarray(block))
@@ -207,8 +205,8 @@ class Category(Field):
     def check(self, name, values, adata):
         lost = sum(v is None for v in values)
         if lost and not self.missing:
-            fill = "adata = adata[adata.obs[...].notna()].copy(), or give them a category of their own"
-            raise DataError(f"{self.where} has {lost} missing values; every row needs a category. Drop these rows: {fill}")
+            drop = f"Drop these rows: adata[adata.obs[{self.where[4:]!r}].notna()].copy()"
+            raise DataError(f"{self.where} has {lost} missing values; every row needs a category. {drop}")
 
     def encode(self, values, known, grow):
         """Codes and the list of categories; new ones are appended while fitting and refused while predicting."""

@@ -45,7 +45,7 @@ class Label(Model):
     """A linear classifier; cells without a label take no part."""
 
     needs = {"x": Field(), "label": Category("obs/cell_type", fit_only=True, missing=True)}
-    writes = {"guess": "obs/label_label"}
+    writes = {"guess": "obs/label_label", "sure": "obs/label_sure"}
     names = {"guess": "label"}
 
     epochs: int = 30
@@ -59,7 +59,8 @@ class Label(Model):
         return nn.functional.cross_entropy(self.net(b.x), b.label, ignore_index=-1)
 
     def outputs(self, b):
-        return {"guess": self.net(b.x).argmax(1)}
+        p = self.net(b.x).softmax(1)
+        return {"guess": p.argmax(1), "sure": p.amax(1)}
 
 
 class Mean(Estimator):
