@@ -33,13 +33,19 @@ def part_of(section):
 def doi_link(doi):
     if not doi:
         return "not verified"
-    return f"[{doi}](https://arxiv.org/abs/{doi.removeprefix('arXiv:')})" if doi.startswith("arXiv") else f"[{doi}](https://doi.org/{doi})"
+    return (
+        f"[{doi}](https://arxiv.org/abs/{doi.removeprefix('arXiv:')})"
+        if doi.startswith("arXiv")
+        else f"[{doi}](https://doi.org/{doi})"
+    )
 
 
 def paragraphs(cls):
     """{"Idea": text, ...} of the module docstring."""
     text = inspect.cleandoc(inspect.getmodule(cls).__doc__)
-    found = re.findall(r"\*\*(Idea|Kept|Left out|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Lesson|Source)\*\*|\Z)", text, re.S)
+    found = re.findall(
+        r"\*\*(Idea|Kept|Left out|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Lesson|Source)\*\*|\Z)", text, re.S
+    )
     return {k: " ".join(v.split()).replace("``", "`") for k, v in found}
 
 
@@ -61,7 +67,12 @@ def page(key, row):
     cls, base = get(key), row["baseline"]
     told = paragraphs(cls)
     lines = [f"(system-{key})=", f"# {row['system']}", "", told.get("Idea", ""), ""]
-    lines += ["| | |", "|---|---|", f"| Paper | {row['year']}, {doi_link(row['doi'])} |", f"| Section of the review | {row['section']} |"]
+    lines += [
+        "| | |",
+        "|---|---|",
+        f"| Paper | {row['year']}, {doi_link(row['doi'])} |",
+        f"| Section of the review | {row['section']} |",
+    ]
     lines += [f"| Family | {row['family']} |", f"| Classical rival | {base} |", f"| Lesson | {lesson_link(row['lesson'])} |"]
     lines += [f"| Import | `from scdl_teach.{row['module']} import {row['class']}` |", ""]
     lines += ["**Reads**", ""] + [f"- `{k}`: {f.describe()}" for k, f in cls.needs.items()] + [""]
@@ -70,7 +81,14 @@ def page(key, row):
     lines += ["**Hyper-parameters**", "", "```python", repr(cls()), "```", ""]
     if cls.paper:
         lines += ["The paper's:", "", "```python", f"{cls.__name__}(**{cls.__name__}.paper)  # {cls.paper}", "```", ""]
-    lines += ["**Source**", "", "```{literalinclude} /scdl_teach/" + row["module"].replace(".", "/") + ".py", ":language: python", "```", ""]
+    lines += [
+        "**Source**",
+        "",
+        "```{literalinclude} /scdl_teach/" + row["module"].replace(".", "/") + ".py",
+        ":language: python",
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 
