@@ -64,26 +64,33 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
 ):
     """Train a system on your cells and write its results into a copy of the file."""
-    import os
-
     from .core.fields import DataError
-    from .datasets import read
     from .registry import get
 
     if any("=" not in w for w in where):
         fail(f"--where needs FIELD=PLACE, as --where x=layers/counts, not {where}")
+    how = {"where": dict(w.split("=", 1) for w in where), "epochs": epochs, "seed": seed, "device": device}
     try:
-        cls, adata = get(key), read(source)
+        cls = get(key)
         if len(cls.tables) > 1:
             fail(f"{cls.__name__} reads {len(cls.tables)} tables ({', '.join(cls.tables)}): use it from Python")
-        model = cls().fit(adata, where=dict(w.split("=", 1) for w in where), epochs=epochs, seed=seed, device=device)
-        model.annotate(adata)
-        new = target.with_name(target.name + ".part")
-        adata.write_h5ad(new)
-        os.replace(new, target)
+        typer.echo(f"{target}: {', '.join(fit_file(cls(), source, target, how).writes.values())}")
     except (DataError, FloatingPointError, OSError) as e:
         fail(e)
-    typer.echo(f"{target}: {', '.join(model.writes.values())}")
+
+
+def fit_file(model, source, target, how):
+    """Read, fit, annotate, write under another name, move."""
+    import os
+
+    from .datasets import read
+
+    adata = read(source)
+    model.fit(adata, **how).annotate(adata)
+    new = target.with_name(target.name + ".part")
+    adata.write_h5ad(new)
+    os.replace(new, target)
+    return model
 
 
 @app.command()

@@ -37,8 +37,8 @@ def test_functions_are_short_and_flat(path):
     for f in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
         doc = ast.get_docstring(f, clean=False)
         size = f.end_lineno - f.lineno + 1 - (doc.count("\n") + 1 if doc else 0)
-        assert size <= 36, f"{f.name} has {size} lines"
-        assert depth(f) <= 4, f"{f.name} is nested {depth(f)} deep"
+        assert size <= 25, f"{f.name} has {size} lines"
+        assert depth(f) <= 3, f"{f.name} is nested {depth(f)} deep"
 
 
 def depth(node, here=0):
