@@ -1,0 +1,121 @@
+"""scGAN: realistic cells from noise (Marouf et al. 2020, doi:10.1038/s41467-019-14018-z).
+
+**Idea** A generator turns Gaussian noise into a cell, a critic scores how real it looks; the critic is kept 1-Lipschitz by
+a gradient penalty (WGAN-GP). A last layer scales every generated cell to the same total, as was done to the real ones:
+what is known about the data is built in, not learnt.
+**Kept** Cells scaled to a common total, no logarithm; noise of 128 numbers, generator 256-512-1024 with batch norm and no
+bias inside, critic 1024-512-256 without normalisation, penalty 10, five critic steps, AMSGrad, falling rate.
+**Left out** The conditional version (cscGAN has its own class). Departure: the critic sees counts divided by a constant, so that
+its inputs are of order one. The released code computes a rescaling of the generated cells and drops it.
+**Lesson** notebooks/06_generation/0601_cells_from_noise.ipynb
+**Source** imsb-uke/scGAN (MIT); written from the paper's facts, no code taken.
+"""
+
+import torch
+from torch import nn
+
+from ..core.engine import Phase, Update
+from ..core.fields import Counts
+from ..core.model import Model
+from ..nn.layers import mlp
+from ..nn.losses import gradient_penalty, mmd
+
+
+class Generator(nn.Module):
+    """Noise (cells x latent) -> non-negative expression (cells x genes) in which every cell has the same total."""
+
+    def __init__(self, latent, hidden, genes, total):
+        super().__init__()
+        layers, sizes = [], (latent, *hidden)
+        for a, b in zip(sizes, hidden, strict=False):
+            layers += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
+        self.body, self.total = nn.Sequential(*layers, nn.Linear(hidden[-1], genes), nn.ReLU()), float(total)
+
+    def forward(self, z):
+        y = self.body(z) + 1e-6  # a cell of zeros could not be scaled
+        return y / y.sum(1, keepdim=True) * self.total
+
+
+class ScGAN(Model):
+    """New cells by ``sample(n)``.
+
+    Parameters
+    ----------
+    latent : numbers of noise
+    hidden, critic_hidden : widths of the generator and of the critic
+    total : molecules per cell after scaling (20,000 in the paper)
+    penalty : weight of the gradient penalty
+    critic_steps : steps of the critic for one of the generator
+    epochs, lr, batch_size : the paper trains 1e6 steps with a rate falling from 1e-4 to 1e-5
+
+    Reads
+    -----
+    x : raw counts (cells x genes)
+
+    Writes
+    ------
+    obs/scgan_realness : the critic's score, known up to a constant
+
+    Raises
+    ------
+    DataError : not counts, or cells without any
+
+    Examples
+    --------
+    >>> from scdl_teach import simulate
+    >>> adata = simulate.counts(n=64, genes=30)
+    >>> ScGAN(hidden=(16,), critic_hidden=(16,), epochs=2).fit(adata, progress=False).sample(5).shape
+    (5, 30)
+    """
+
+    needs = {"x": Counts()}
+    writes = {"realness": "obs/scgan_realness"}
+    paper = dict(latent=128, hidden=(256, 512, 1024), critic_hidden=(1024, 512, 256), total=20_000.0, lr=1e-4, batch_size=128)
+
+    latent: int = 32
+    hidden: tuple = (128, 128)
+    critic_hidden: tuple = (128, 64)
+    total: float = 1000.0
+    penalty: float = 10.0
+    critic_steps: int = 5
+    epochs: int = 500
+    lr: float = 5e-4
+    batch_size: int = 128
+
+    def build(self, sizes):
+        self.generator = Generator(self.latent, self.hidden, sizes.x, self.total)
+        self.critic = mlp([sizes.x, *self.critic_hidden, 1], norm=False, bias=False)  # a bias would cancel in the loss
+        self.unit = self.total / sizes.x  # mean of an entry: what the critic's input is divided by
+
+    def generate(self, n):
+        return self.generator(torch.randn(n, self.latent, device=self.device))
+
+    def scaled(self, x):
+        """Counts -> cells of the common total."""
+        return x / x.sum(1, keepdim=True) * self.total
+
+    def judge(self, x):
+        """The critic's score (cells) of cells at the common total."""
+        return self.critic(x / self.unit).squeeze(1)
+
+    def critic_loss(self, b):
+        real, fake = self.scaled(b.x), self.generate(len(b.x)).detach()
+        gap = self.judge(real).mean() - self.judge(fake).mean()
+        self.log(gap=gap)
+        return self.penalty * gradient_penalty(self.critic, real / self.unit, fake / self.unit) - gap
+
+    def generator_loss(self, b):
+        return -self.judge(self.generate(len(b.x))).mean()
+
+    def plan(self):
+        how = {"lr": self.lr, "options": {"betas": (0.5, 0.9), "amsgrad": True}, "schedule": lambda at: 0.1**at}
+        critic = Update(self.critic, "critic_loss", **how)
+        generator = Update(self.generator, "generator_loss", every=self.critic_steps, **how)
+        return [Phase("adversarial", self.epochs, [critic, generator], self.batch_size)]
+
+    def skill(self, b):
+        """Minus the MMD between real and generated cells, on logs: the losses of a GAN need not fall."""
+        return -mmd(self.scaled(b.x).log1p(), self.generate(len(b.x)).log1p())
+
+    def outputs(self, b):
+        return {"realness": self.judge(self.scaled(b.x))}

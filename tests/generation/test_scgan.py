@@ -1,0 +1,106 @@
+"""scGAN: library-size layer, penalty, sizes; and the claim that a forest finds its cells harder to tell than shuffled ones."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+
+from scdl_teach import simulate
+from scdl_teach.core.fields import DataError
+from scdl_teach.generation.scgan import Generator, ScGAN
+from scdl_teach.testing import claims, failures, holds, toy_for
+
+CPU = dict(device="cpu", progress=False)
+SMALL = dict(latent=8, hidden=(32,), critic_hidden=(32,), lr=1e-3, epochs=60, batch_size=32)
+
+
+def test_contract():
+    assert not failures(ScGAN, preset=SMALL)
+
+
+def test_every_cell_has_the_total():
+    with torch.no_grad():
+        y = Generator(8, (16,), 30, 500.0)(torch.randn(40, 8))
+    assert torch.allclose(y.sum(1), torch.full((40,), 500.0), rtol=1e-3) and (y >= 0).all()
+    made = ScGAN(**SMALL, total=500.0).fit(*toy_for(ScGAN), epochs=1, **CPU).sample(7)
+    assert np.allclose(made.X.sum(1), 500, rtol=1e-3) and list(made.var_names[:2]) == ["g0", "g1"]
+
+
+def test_paper_sizes():
+    (a,) = toy_for(ScGAN, genes=10)
+    m = ScGAN(**ScGAN.paper).fit(a, epochs=0, **CPU)
+    inner = 128 * 256 + 256 * 512 + 512 * 1024 + 2 * (256 + 512 + 1024)  # no bias, batch norm
+    critic = 10 * 1024 + 1024 + 1024 * 512 + 512 + 512 * 256 + 256 + 256
+    assert sum(p.numel() for p in m.generator.parameters()) == inner + 1024 * 10 + 10
+    assert sum(p.numel() for p in m.critic.parameters()) == critic
+    assert [type(x).__name__ for x in m.critic] == ["Linear", "ReLU"] * 3 + ["Linear"]  # no normalisation
+
+
+def test_five_critic_steps_for_one():
+    (a,) = toy_for(ScGAN, n=100)
+    steps = {"critic_loss": 0, "generator_loss": 0}
+
+    class Counted(ScGAN):
+        key = "scgan"
+
+        def forward(self, name, b):
+            steps[name] += 1
+            return super().forward(name, b)
+
+    Counted(**SMALL | {"epochs": 10, "batch_size": 10}).fit(a, **CPU)
+    assert steps == {"critic_loss": 100, "generator_loss": 20}
+
+
+def test_depth_is_no_matter():
+    """Cells are scaled to one total, so that twice the counts are the same cell."""
+    (a,) = toy_for(ScGAN)
+    m = ScGAN(**SMALL).fit(a, epochs=2, **CPU)
+    b = a.copy()
+    b.X = 3 * a.X
+    assert np.allclose(m.predict(a)["realness"], m.predict(b)["realness"], atol=1e-4)
+    b.X[0] = 0
+    with pytest.raises(DataError, match="1 rows without any count"):
+        m.predict(b)
+
+
+def told_apart(real, fake, seed):
+    """AUROC of a random forest that tells generated from real cells, out of fold: 0.5 cannot, 1 always can."""
+    x, y = np.log1p(np.vstack([real, fake])), np.repeat([0, 1], [len(real), len(fake)])
+    forest = RandomForestClassifier(100, random_state=seed, max_features=0.2)
+    return float(roc_auc_score(y, cross_val_predict(forest, x, y, cv=3, method="predict_proba")[:, 1]))
+
+
+def per_type(a, n, seed):
+    """The classical rival: for each type, negative binomials with its own means and dispersions."""
+    rng, x, kind = np.random.default_rng(seed), a.X.toarray(), a.obs["cell_type"].to_numpy()
+    pick = rng.choice(len(x), n)
+    mean = np.array([x[kind == k].mean(0) for k in kind[pick]])
+    var = np.array([x[kind == k].var(0) for k in kind[pick]])
+    theta = np.clip(mean**2 / np.maximum(var - mean, 1e-3), 0.05, 1e3)
+    return rng.poisson(rng.gamma(theta, np.maximum(mean, 1e-6) / theta))
+
+
+@claims(
+    "AUROC of a forest that tells generated from unseen real cells (0.5: it cannot)", bar=0.9, better="lower", seen="", slow=True
+)
+def claim(seed):
+    a = simulate.counts(n=1600, genes=150, depth=2000, seed=seed)
+    learn, unseen = a[:800].copy(), a[800:].copy()
+    rng = np.random.default_rng(seed)
+    scale = lambda x: x / x.sum(1, keepdims=True) * 1000
+    real, x = scale(unseen.X.toarray()), scale(learn.X.toarray())
+    made = ScGAN().fit(learn, seed=seed, **CPU).sample(800, seed=seed).X
+    shuffled = np.stack([rng.permutation(x[:, j]) for j in range(x.shape[1])], 1)
+    found = {"floor": scale(shuffled), "classical": scale(per_type(learn, 800, seed) + 1e-9), "deep": made, "oracle": x}
+    corr = lambda x: np.nan_to_num(np.corrcoef(np.log1p(x).T))
+    off = {f"correlation_error_{k}": float(np.abs(corr(v) - corr(real)).mean()) for k, v in found.items()}
+    means = {"gene_means": float(spearmanr(made.mean(0), real.mean(0)).statistic)}
+    return {k: told_apart(real, v, seed) for k, v in found.items()} | off | means
+
+
+@pytest.mark.slow
+def test_claim():
+    holds(claim)

@@ -1,0 +1,118 @@
+"""DeepCpG: sizes of the paper, masked labels, no leak, motifs; and the claim on a contiguous hold-out."""
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from scdl_teach import simulate
+from scdl_teach.genomics.methylation.deepcpg import DeepCpG, motifs
+from scdl_teach.simulate.genome import MINUS, PLUS, coded
+from scdl_teach.testing import claims, failures, holds
+
+CPU = dict(device="cpu", progress=False)
+SMALL = dict(filters=(8, 8), dna_hidden=8, cpg_hidden=8, joint=8, epochs=4, joint_epochs=4, batch_size=32)
+
+
+def test_contract():
+    assert not failures(DeepCpG, preset=SMALL)
+
+
+def test_paper_sizes():
+    """The published counts of the modules without their heads; torch's GRU has a second bias (2 directions x 3 gates x 256)."""
+    a = simulate.methylation(n=4, cells=3, window=1001, neighbours=50)
+    m = DeepCpG(**DeepCpG.paper).fit(a, epochs=0, **CPU)
+    count = lambda of: sum(p.numel() for p in of.parameters())
+    assert count(m.dna) == 4_102_144
+    assert count(m.cpg) == 813_824 + 2 * 3 * 256
+    assert count(m.joint_net) == 590_848
+
+
+def test_missing_labels_have_no_gradient():
+    a = simulate.methylation(n=64, cells=5)
+    m = DeepCpG(**SMALL).fit(a, epochs=0, **CPU)
+    b = m._data({"sites": a}, m, grow=False).take({"sites": np.arange(64)})
+    b["y"][:, 2] = float("nan")
+    loss = m.cpg_loss(b)
+    head = m.heads["cpg"]
+    grads = torch.autograd.grad(
+        loss - m.penalty * sum(p.abs().sum() + p.square().sum() for p in m.cpg.parameters() if p.dim() > 1), head.weight
+    )
+    assert (grads[0][2] == 0).all() and (grads[0][1] != 0).any()
+    b["y"][:] = float("nan")
+    assert m.cpg_loss(b).isfinite()
+
+
+def test_modules_are_trained_apart():
+    """In the joint stage the two experts stand still."""
+    a = simulate.methylation(n=200, cells=5)
+    seen = {}
+
+    class Watched(DeepCpG):
+        key = "deepcpg"
+
+        def plan(self):
+            plan = super().plan()
+            plan[2].start = lambda data: seen.update({k: v.clone() for k, v in self.dna.state_dict().items()})
+            return plan
+
+    m = Watched(**SMALL).fit(a, **CPU)
+    assert m.history_.phase.unique().tolist() == ["dna", "cpg", "joint"]
+    assert all(torch.equal(v, seen[k]) for k, v in m.dna.state_dict().items())
+
+
+def test_the_order_of_the_cells_matters_though_it_means_nothing():
+    a = simulate.methylation(n=100, cells=6)
+    m = DeepCpG(**SMALL).fit(a, **CPU)
+    turned = a.copy()
+    for key in ("cpg_state", "cpg_distance"):
+        turned.obsm[key] = a.obsm[key][:, ::-1].copy()
+    assert not np.allclose(m.predict(turned)["methylation"][:, ::-1], m.predict(a)["methylation"], atol=1e-3)
+
+
+def auroc(p, a):
+    """Area under the curve of each cell's true states, averaged over the cells."""
+    return float(np.mean([roc_auc_score(a.layers["state"][:, c], p[:, c]) for c in range(a.n_vars)]))
+
+
+def neighbour_mean(a):
+    """The classical rival: the observed neighbours in the same cell, near ones counting more."""
+    weight = (1 - a.obsm["cpg_distance"]) ** 4 + 1e-6
+    return (weight * a.obsm["cpg_state"]).sum(2) / weight.sum(2)
+
+
+def motif_match(found, motif):
+    """Best Pearson correlation of a filter with the planted motif, over offsets of at least six common columns."""
+    truth, best = np.eye(4)[coded(motif)], -1.0
+    for pwm in found[~np.isnan(found).any((1, 2))]:
+        for shift in range(-2, len(pwm) - 5):
+            rows = [(shift + i, i) for i in range(len(truth)) if 0 <= shift + i < len(pwm)]
+            if len(rows) >= 6:
+                a, b = (np.array([m[r[k]] for r in rows]).ravel() for k, m in ((0, pwm), (1, truth)))
+                best = max(best, float(np.corrcoef(a, b)[0, 1]))
+    return best
+
+
+@claims("AUROC of unseen sites, mean over cells", bar=0.617, seen="neighbour mean 0.65-0.69, DeepCpG 0.73-0.77")
+def claim(seed):
+    a = simulate.methylation(n=3000, seed=seed)
+    learn, test = a[:2400].copy(), a[2420:].copy()  # a block, and a gap wider than the neighbours reach
+    m = DeepCpG().fit(learn, seed=seed, **CPU)
+    b = m._fitted_data((test,))
+    with torch.no_grad():
+        dna = b.map(lambda b: m.heads["dna"](m.dna(b.dna)).sigmoid()).numpy()
+        cpg = b.map(lambda b: m.heads["cpg"](m.cpg(b.state, b.distance)).sigmoid()).numpy()
+    found = motifs(m, learn.obsm["dna"])
+    ends = {"floor": 0.5, "classical": auroc(neighbour_mean(test), test), "oracle": auroc(test.layers["truth"], test)}
+    ends["deep"] = auroc(m.predict(test)["methylation"], test)
+    return ends | {
+        "dna": auroc(dna, test),
+        "cpg": auroc(cpg, test),
+        "plus": motif_match(found, PLUS),
+        "minus": motif_match(found, MINUS),
+    }
+
+
+def test_claim():
+    found = holds(claim)
+    assert found["deep"] > max(found["dna"], found["cpg"]) + 0.015 and found["deep"] > found["classical"] + 0.02
+    assert min(found["plus"], found["minus"]) > 0.75 and found["deep"] < found["oracle"]
