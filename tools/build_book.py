@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import files
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -12,12 +13,10 @@ OUTSIDE = re.compile(r"""(?:src|import|href)\s*=?\s*["'(][^"')]*//[^"')]*(?:cdn|
 
 def mathjax():
     """MathJax comes from a package, so that pages of a classroom without network show formulas."""
-    import sphinx_mathjax_offline
-
-    source = Path(sphinx_mathjax_offline.__file__).parent / "static/mathjax/tex-svg-full.js"
+    (found,) = [f for f in files("sphinx-mathjax-offline") if f.name == "tex-svg-full.js"]
     target = ROOT / "book/_static/mathjax"
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
+    shutil.copy(found.locate(), target)
 
 
 def outside(html):

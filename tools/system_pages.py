@@ -103,11 +103,10 @@ def write_pages(folder):
         (folder / f"{key}.md").write_text(page(key, rows.loc[key]), encoding="utf-8")
     table = ["| system | for | family | classical rival | state |", "|---|---|---|---|---|"]
     for key, row in rows.iterrows():
-        name = f"[{row['system']}]({key}.md)" if key in built else row["system"]
+        name = f"[{row['system']}](systems/{key}.md)" if key in built else row["system"]
         table.append(f"| {name} | {part_of(row['section'])} | {row['family']} | {row['baseline']} | {row['status']} |")
     head = ["# All systems", "", f"{len(built)} of {len(rows)} are built. Each page is made from the class itself.", ""]
-    toc = ["", "```{toctree}", ":hidden:", *built, "```", ""]
-    (folder / "index.md").write_text("\n".join([*head, *table, *toc]), encoding="utf-8")
+    (folder.parent / "all_systems.md").write_text("\n".join([*head, *table, ""]), encoding="utf-8")
     return built
 
 

@@ -7,6 +7,8 @@ what is known about the data is built in, not learnt.
 bias inside, critic 1024-512-256 without normalisation, penalty 10, five critic steps, AMSGrad, falling rate.
 **Left out** The conditional version (cscGAN has its own class). Departure: the critic sees counts divided by a constant, so that
 its inputs are of order one. The released code computes a rescaling of the generated cells and drops it.
+**Measured** At teaching size a random forest tells its cells from real ones every time (AUROC 1.0; cells with each gene shuffled
+by itself: 0.84), because too many entries are zero; the means of the genes agree (Spearman 0.99).
 **Lesson** notebooks/06_generation/0601_cells_from_noise.ipynb
 **Source** imsb-uke/scGAN (MIT); written from the paper's facts, no code taken.
 """

@@ -193,13 +193,13 @@ def study(key):
 
 
 @torch.no_grad()
-def copy_weights(scratch, net):
-    """The weights of the lesson's network into the package's: equal sizes, in the same order."""
-    own = [p for p in scratch.state_dict().values() if p.dim() or True]
-    theirs = list(net.state_dict().values())
+def copy_weights(scratch, model):
+    """The weights of the lesson's network into the package's model, which has one batch and so no shift."""
+    own, theirs = list(scratch.state_dict().values()), list(model.net.state_dict().values())
     assert [v.shape for v in own] == [v.shape for v in theirs], "the two networks differ"
     for a, b in zip(own, theirs, strict=True):
         b.copy_(a)
+    model.out.weight.zero_()
 
 
 # -- judges --------------------------------------------------------------------------------------------

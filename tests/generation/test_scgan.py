@@ -84,7 +84,12 @@ def per_type(a, n, seed):
 
 
 @claims(
-    "AUROC of a forest that tells generated from unseen real cells (0.5: it cannot)", bar=0.9, better="lower", seen="", slow=True
+    "AUROC of a forest that tells generated from unseen real cells (0.5: it cannot)",
+    bar=0.84,
+    better="lower",
+    seen="shuffled genes 0.84-0.85, negative binomial per type 0.89-0.91, scGAN 1.0 after 500, 1,500 and 8,000 epochs",
+    slow=True,
+    false=True,
 )
 def claim(seed):
     a = simulate.counts(n=1600, genes=150, depth=2000, seed=seed)
@@ -103,4 +108,10 @@ def claim(seed):
 
 @pytest.mark.slow
 def test_claim():
-    holds(claim)
+    """The means of the genes are learnt, the forest is not fooled: half of the generated entries are zero, an eighth of the real ones.
+
+    At the paper's length (10^6 steps) this may differ; eleven times the default training brought the zeros from 53 to 24 %.
+    """
+    found = holds(claim)
+    assert found["gene_means"] > 0.95 and found["oracle"] < 0.6
+    assert found["correlation_error_deep"] > found["correlation_error_classical"]
