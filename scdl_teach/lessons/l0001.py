@@ -16,6 +16,20 @@ MARKERS = ["CD79A", "MS4A1", "NKG7", "GNLY", "LYZ", "CST3", "FCER1A", "CLEC10A",
 TYPES = ["CD19+ B", "CD56+ NK", "CD14+ Monocyte", "Dendritic", "CD4+/CD25 T Reg", "CD8+/CD45RA+ Naive Cytotoxic"]
 
 
+SHORT = {
+    "CD4+/CD25 T Reg": "regulatory T",
+    "CD4+/CD45RA+/CD25- Naive T": "CD4+ naive T",
+    "CD4+/CD45RO+ Memory": "CD4+ memory T",
+    "CD8+ Cytotoxic T": "CD8+ cytotoxic T",
+    "CD8+/CD45RA+ Naive Cytotoxic": "CD8+ naive T",
+}
+
+
+def short(kind):
+    """The authors' names of blood cell types, short enough for an axis."""
+    return np.array([SHORT.get(k, k) for k in np.asarray(kind).astype(str)])
+
+
 # -- figures -------------------------------------------------------------------------------------------
 def corner(adata, each=5):
     """Counts of marker genes in a few cells of six types."""
@@ -32,7 +46,7 @@ def corner(adata, each=5):
     ax.set(
         xticks=range(len(genes)),
         yticks=middle,
-        yticklabels=[t.split("/CD45")[0] for t in TYPES],
+        yticklabels=short(TYPES),
         xlabel="gene",
         ylabel="cells of one type",
     )
@@ -48,6 +62,16 @@ def log_scaled(x):
 
 def jittered(x, seed=0):
     return x + np.random.default_rng(seed).uniform(-0.06, 0.06, x.shape)
+
+
+def pair(adata):
+    """Two genes that tell the types apart, each in its own way, and are seen often enough."""
+    y, kind = log_scaled(adata.layers["truth"]), adata.obs["cell_type"].astype(str).to_numpy()
+    means = pd.DataFrame(y).groupby(kind).mean().to_numpy()
+    spread = means.std(0) * (adata.X.toarray().mean(0) > 2)
+    best = int(spread.argmax())
+    other = spread * (1 - np.abs(np.nan_to_num(np.corrcoef(means.T)[best])))
+    return best, int(other.argmax())
 
 
 def truth_and_counts(adata, genes):
@@ -81,7 +105,7 @@ def depth_and_zeros(adata):
         medianprops={"color": plot.BLUE, "lw": 2},
     )
     left.set(xscale="log", xlabel="molecules in a cell", yticks=range(1, len(names) + 1))
-    left.set_yticklabels([k.split("/CD45")[0] for k in names], fontsize=9)
+    left.set_yticklabels(short(names), fontsize=9)
     mean, order = x.mean(0), np.argsort(x.mean(0))
     right.scatter(mean, (x == 0).mean(0), s=14, color=plot.GREY, alpha=0.55, linewidths=0, label="one gene")
     right.plot(mean[order], expected_zeros(x)[order], color=plot.ORANGE, label="counting noise alone")
@@ -93,29 +117,29 @@ def depth_and_zeros(adata):
 def vae_diagram():
     """scVI as boxes and arrows."""
     places = {
-        "x": (0.9, 2.0, 1.5, 1.1, "counts $x$\ncells × genes", plot.GREY),
-        "encoder": (3.1, 2.0, 1.4, 1.5, "encoder\n128 units", plot.SKY),
-        "z": (5.3, 2.0, 1.6, 1.1, "code $z$\n$m + \\sqrt{v}\\,\\varepsilon$", plot.ORANGE),
-        "decoder": (7.5, 2.0, 1.4, 1.5, "decoder\n128 units", plot.SKY),
-        "rho": (9.7, 2.0, 1.6, 1.1, "share $\\rho$ of\neach gene", plot.BLUE),
-        "nll": (12.1, 2.0, 1.9, 1.1, "explain the counts\n$-\\log p(x\\,|\\,z)$", plot.RED),
-        "kl": (5.3, 0.3, 2.4, 0.8, "keep the code simple: KL", plot.RED),
-        "depth": (9.7, 3.7, 1.9, 0.7, "× depth $\\ell$ of the cell", plot.GREY),
-        "batch": (7.5, 3.7, 1.6, 0.7, "batch, if any", plot.GREY),
+        "x": (0.9, 2.0, 1.7, 1.1, "counts $x$\ncells × genes", plot.GREY),
+        "encoder": (3.1, 2.0, 1.6, 1.5, "encoder\n128 units", plot.SKY),
+        "z": (5.3, 2.0, 1.7, 1.1, "code $z$\n$m + \\sqrt{v}\\,\\varepsilon$", plot.ORANGE),
+        "decoder": (7.5, 2.0, 1.6, 1.5, "decoder\n128 units", plot.SKY),
+        "rho": (9.7, 2.0, 1.7, 1.1, "share $\\rho$ of\neach gene", plot.BLUE),
+        "nll": (12.2, 2.0, 2.1, 1.1, "how probable\nare the counts?", plot.RED),
+        "kl": (5.3, 0.2, 2.9, 0.8, "is the code simple? (KL)", plot.RED),
+        "depth": (9.9, 3.8, 2.3, 0.7, "depth $\\ell$ of the cell", plot.GREY),
+        "batch": (7.3, 3.8, 1.7, 0.7, "batch, if any", plot.GREY),
     }
     pairs = ["x encoder", "encoder z", "z decoder", "decoder rho", "rho nll", "z kl", "depth rho", "batch decoder"]
-    return plot.boxes(places, [(*p.split(), "") for p in pairs], size=(8.5, 3.1))
+    return plot.boxes(places, [(*p.split(), "") for p in pairs], size=(8.5, 3.3))
 
 
 def three_maps(adata, *labels):
-    """The stored map in three colourings."""
-    fig, axes = plt.subplots(1, 3, figsize=(8.5, 3.4))
+    """The stored map in three colourings; the legend names the authors' types."""
+    fig, axes = plt.subplots(1, 3, figsize=(8.5, 4.3))
     for ax, label, title in zip(axes, labels, ("the authors' types", "k-means on PCA", "k-means on scVI"), strict=True):
         for i, level in enumerate(pd.Series(label).value_counts().index):
-            pick = np.asarray(label) == level
-            mark = plot.MARKERS[i % len(plot.MARKERS)]
-            ax.scatter(*adata.obsm["X_umap"][pick].T, s=10, color=plot.CYCLE[i % 10], marker=mark, alpha=0.8, linewidths=0)
+            pick, look = np.asarray(label) == level, {"color": plot.CYCLE[i % 10], "marker": plot.MARKERS[i % 10]}
+            ax.scatter(*adata.obsm["X_umap"][pick].T, s=10, alpha=0.8, linewidths=0, label=short([level])[0], **look)
         ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2", title=title)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, markerscale=2)
     return fig
 
 

@@ -7,6 +7,7 @@ from sklearn.decomposition import PCA
 
 from .. import datasets, metrics, plot
 from ..metrics.imputation import dense
+from .l0001 import short
 
 MARKERS = ["CD79A", "MS4A1", "IL7R", "CD8B", "NKG7", "GNLY", "CST3", "LYZ", "S100A8", "FCER1A", "CLEC10A", "PPBP"]
 
@@ -42,11 +43,11 @@ def anatomy(adata):
         "X": (4.2, 2.4, 2.6, 2.2, f"X\ncounts\n{n} × {g}", plot.BLUE),
         "layers": (4.2, 4.25, 2.6, 0.7, f"layers: {', '.join(adata.layers)}", plot.SKY),
         "obs": (1.5, 2.4, 1.9, 2.2, f"obs\nwhat is known\nof each cell\n{n} × {adata.obs.shape[1]}", plot.ORANGE),
-        "var": (4.2, 0.55, 2.6, 0.9, f"var: what is known of each gene\n{g} × {adata.var.shape[1]}", plot.GREEN),
+        "var": (4.2, 0.55, 2.6, 0.9, f"var: facts of each gene\n{g} × {adata.var.shape[1]}", plot.GREEN),
         "obsm": (7.1, 2.4, 2.2, 2.2, f"obsm\nmany numbers\na cell:\n{', '.join(adata.obsm)}", plot.ORANGE),
         "obsp": (9.7, 2.4, 2.0, 2.2, f"obsp\npairs of cells:\nneighbours\n{n} × {n}", plot.PURPLE),
         "uns": (8.4, 0.55, 4.6, 0.9, "uns: the rest, such as how things were made", plot.GREY),
-        "varm": (1.5, 0.55, 1.9, 0.9, "varm\nmany numbers a gene", plot.GREEN),
+        "varm": (1.5, 0.55, 1.9, 0.9, "varm: many\nnumbers a gene", plot.GREEN),
     }
     return plot.boxes(places, [], size=(8.5, 4.0))
 
@@ -64,8 +65,8 @@ def csr_picture(x):
         right.text(0, 0.8 - 0.33 * y, name, family="monospace", fontsize=12, va="center")
         for k, value in enumerate(v):
             color = plot.CYCLE[np.searchsorted(a.indptr, k, side="right") - 1] if name != "indptr" else plot.GREY
-            box = {"boxstyle": "round,pad=0.25", "fc": color + "33", "ec": color}
-            right.text(0.22 + 0.085 * k, 0.8 - 0.33 * y, f"{value:g}", ha="center", va="center", bbox=box, fontsize=11)
+            box = {"boxstyle": "round,pad=0.2", "fc": color + "33", "ec": color}
+            right.text(0.26 + 0.043 * k, 0.8 - 0.33 * y, f"{value:g}", ha="center", va="center", bbox=box, fontsize=9)
     right.set_title("what is stored; colours are rows")
     return fig
 
@@ -80,7 +81,7 @@ def memory(shares, genes=2000, cells=1000):
     for at, name in ((0.67, "PBMC, 765 genes"), (0.93, "PBMC, all genes")):
         ax.axvline(at, color=plot.GREY, lw=1, ls=":")
         ax.text(at - 0.01, 15.5, name, rotation=90, ha="right", va="top", fontsize=9, color=plot.GREY)
-    ax.set(xlabel="share of zeros", ylabel="megabytes, 1,000 cells × 2,000 genes", ylim=(0, 16))
+    ax.set(xlabel="share of zeros", ylabel="megabytes", ylim=(0, 16), title="1,000 cells × 2,000 genes")
     ax.legend(loc="lower left")
     return fig
 
@@ -101,7 +102,7 @@ def recovered(adata_log, totals):
 def looked_at(adata):
     """Cells without any model: two principal components, and the stored map, by type."""
     z = PCA(2, random_state=0).fit_transform(scaled_logs(adata))
-    kind = adata.obs["cell_type"].astype(str).str.split("/CD45").str[0].to_numpy()
+    kind = short(adata.obs["cell_type"])
     return plot.embedding({"two principal components": z, "the stored map": adata.obsm["X_umap"]}, kind)
 
 
@@ -117,7 +118,7 @@ def dots(adata):
     spots = ax.scatter(cols, rows, s=8 + 190 * share.ravel(), c=level.ravel(), cmap="viridis_r", linewidths=0)
     ax.set(xticks=range(len(genes)), yticks=range(len(names)), ylim=(len(names) - 0.4, -0.6), xlabel="gene")
     ax.set_xticklabels(genes, style="italic", rotation=35, ha="right")
-    ax.set_yticklabels([n.split("/CD45")[0] for n in names])
+    ax.set_yticklabels(short(names))
     fig.colorbar(spots, ax=ax, label="mean log count")
     for s in (0.25, 1.0):
         ax.scatter([], [], s=8 + 190 * s, color=plot.GREY, label=f"{s:.0%} of cells")
@@ -129,10 +130,10 @@ def accuracy_bars(scores):
     """Accuracies side by side, with the share of the largest type as a line."""
     fig, ax = plt.subplots(figsize=(6.6, 2.6))
     names = [n for n in scores if n != "largest type"]
-    ax.barh(names[::-1], [scores[n] for n in names[::-1]], color=[plot.RED, plot.ORANGE, plot.BLUE][-len(names) :])
+    ax.barh(names[::-1], [scores[n] for n in names[::-1]], color=[plot.GREEN, plot.RED, plot.BLUE])
     ax.axvline(scores["largest type"], color="black", ls=":", label="always the largest type")
     ax.set(xlabel="cell types read correctly", xlim=(0, 1))
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.25))
     return fig
 
 
