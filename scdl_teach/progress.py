@@ -13,7 +13,7 @@ def reporter(progress, total):
     if progress is None:
         watched = sys.stderr.isatty() or "ipykernel" in sys.modules
         progress = os.environ.get("SCDL_TEACH_PROGRESS", "bar" if watched else "off")
-    if progress in (False, "off"):
+    if progress in (False, "off") or not total:
         return lambda row: None
     if progress in (True, "bar"):
         from tqdm.auto import tqdm

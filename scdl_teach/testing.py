@@ -423,17 +423,17 @@ def keys(a):
     return {f"{s}/{k}" for s in ("layers", "obs", "var", "obsm", "varm", "obsp", "uns") for k in getattr(a, s)}
 
 
-def claims(what, bar, better="higher", seen="", slow=False, false=False):
+def claims(what, bar, better="higher", seen="", slow=False, false=False, key=None):
     """Mark ``claim(seed) -> {"floor", "classical", "deep", "oracle"}``, the acceptance test of a system on known truth.
 
     ``bar`` was frozen half-way between the best floor and the worst deep result of seeds 10-14 (``seen`` says what they
     were) and is held against seeds 0-4; ``better`` is "higher" or "lower"; ``slow``: longer than eight seconds;
-    ``false``: the system did not pass, and that is what the test asserts.
+    ``false``: the system did not pass, and that is what the test asserts; ``key``: where a module holds several systems.
     """
 
     def mark(claim):
         claim.what, claim.bar, claim.better = what, bar, better
-        claim.seen, claim.slow, claim.false = seen, slow, false
+        claim.seen, claim.slow, claim.false, claim.key = seen, slow, false, key
         return claim
 
     return mark

@@ -71,7 +71,7 @@ def found_claims():
         digest = hashlib.sha256((code_of(source) + code_of(path)).encode()).hexdigest()[:12]
         for attribute, f in vars(test).items():
             if hasattr(f, "bar") and hasattr(f, "better") and f.__module__ == name:
-                claims[getattr(f, "key", key), attribute] = name, digest
+                claims[f.key or key, attribute] = name, digest
     return claims
 
 

@@ -58,6 +58,16 @@ def curves(runs, ylabel="loss", line=None, log=False):
     return fig
 
 
+def phase_bars(ax, phase, begin, width, y, color):
+    """The bars of one phase, one an update, and a mark if it has a start hook."""
+    for k, u in enumerate(phase.updates):
+        ax.barh(y + k, width, left=begin, color=color + "55", edgecolor=color, height=0.8)
+        label = u.loss + (f", every {u.every}" if u.every > 1 else "")
+        ax.text(begin + width / 2, y + k, label, ha="center", va="center", fontsize=9)
+    if phase.start:
+        ax.plot([begin], [y - 0.52], marker="v", color="black", ms=6, clip_on=False)
+
+
 def timeline(plans):
     """Plans as bars: a row for every update of every phase, named by what moves and what it lowers."""
     fig, ax = plt.subplots(figsize=(8.5, 4.4))
@@ -66,20 +76,8 @@ def timeline(plans):
         begin = 0.0
         total = sum(p.epochs for p in plan) or 1
         for phase in plan:
-            width = phase.epochs / total
-            for k, u in enumerate(phase.updates):
-                ax.barh(y + k, width, left=begin, color=plot.CYCLE[i] + "55", edgecolor=plot.CYCLE[i], height=0.8)
-                ax.text(
-                    begin + width / 2,
-                    y + k,
-                    u.loss + (f", every {u.every}" if u.every > 1 else ""),
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                )
-            if phase.start:
-                ax.plot([begin], [y - 0.52], marker="v", color="black", ms=6, clip_on=False)
-            begin += width
+            phase_bars(ax, phase, begin, phase.epochs / total, y, plot.CYCLE[i])
+            begin += phase.epochs / total
         rows = max(len(p.updates) for p in plan)
         ticks.append((y + (rows - 1) / 2, system))
         y += rows + 0.6
