@@ -5,10 +5,12 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from scdl_teach import catalogue, get
-from scdl_teach.testing import toy_for
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "book/results/claims.csv"
 PARTS = {
     "2": "Foundations",
     "4.1.3.1": "Imputation",
@@ -44,7 +46,9 @@ def paragraphs(cls):
     """{"Idea": text, ...} of the module docstring."""
     text = inspect.cleandoc(inspect.getmodule(cls).__doc__)
     found = re.findall(
-        r"\*\*(Idea|Kept|Left out|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Lesson|Source)\*\*|\Z)", text, re.S
+        r"\*\*(Idea|Kept|Left out|Measured|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Measured|Lesson|Source)\*\*|\Z)",
+        text,
+        re.S,
     )
     return {k: " ".join(v.split()).replace("``", "`") for k, v in found}
 
@@ -54,13 +58,24 @@ def lesson_link(path):
     return f"[{Path(path).stem}](/{path})" if (ROOT / path).is_file() else f"`{Path(path).stem}` (planned)"
 
 
-def weights(cls):
-    """Number of trainable weights on toy data of 90 rows, if the class trains alone."""
-    try:
-        model = cls().fit(*toy_for(cls), epochs=0, progress=False)
-        return f"{sum(p.numel() for p in model.parameters()):,} weights on a table of 24 genes"
-    except Exception:  # needs a reference or other data than toys: the page goes without
-        return ""
+def measured(key):
+    """The claim of a system on five seeds, as `make study` found it."""
+    if not RESULTS.exists():
+        return []
+    rows = pd.read_csv(RESULTS).query("key == @key")
+    if rows.empty:
+        return []
+    ends = ["floor", "classical", "deep", "oracle"]
+    cell = lambda v: f"{v.mean():.3f} ({v.min():.3f} to {v.max():.3f})"
+    lines = [
+        f"**Measured** {rows['claim'].iloc[0]}; {rows['better'].iloc[0]} is better. Mean and range over {len(rows)} seeds:",
+        "",
+    ]
+    lines += ["| " + " | ".join(ends) + " |", "|---" * len(ends) + "|"]
+    lines += ["| " + " | ".join(cell(rows[e]) for e in ends) + " |", ""]
+    passed = int(rows["holds"].sum())
+    lines += [f"The bar of {rows['bar'].iloc[0]:g}, set on other seeds, is passed on {passed} of {len(rows)}.", ""]
+    return lines
 
 
 def page(key, row):
@@ -77,7 +92,8 @@ def page(key, row):
     lines += [f"| Import | `from scdl_teach.{row['module']} import {row['class']}` |", ""]
     lines += ["**Reads**", ""] + [f"- `{k}`: {f.describe()}" for k, f in cls.needs.items()] + [""]
     lines += ["**Writes**", ""] + [f"- `{k}`: `{p}`" for k, p in cls.writes.items()] + [""]
-    lines += [f"**{h}** {told[h]}\n" for h in ("Kept", "Left out", "Source") if h in told]
+    lines += [f"**{h}** {told[h]}\n" for h in ("Kept", "Left out", "Measured", "Source") if h in told]
+    lines += measured(key)
     lines += ["**Hyper-parameters**", "", "```python", repr(cls()), "```", ""]
     if cls.paper:
         lines += ["The paper's:", "", "```python", f"{cls.__name__}(**{cls.__name__}.paper)  # {cls.paper}", "```", ""]

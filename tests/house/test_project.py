@@ -95,6 +95,20 @@ def test_results_are_of_this_code():
         assert set(rows["code"]) == {digest}, f"{key}: results of other code; run make study"
 
 
+def test_claims_hold_on_the_mean_of_the_seeds():
+    """A claim marked false must fail, every other must pass its bar on the mean over seeds 0-4."""
+    import importlib
+
+    import pandas as pd
+    import study
+
+    table = pd.read_csv(study.RESULTS)
+    for (key, name), (module, _) in study.found_claims().items():
+        claim, mean = getattr(importlib.import_module(module), name), table[table["key"] == key]["deep"].mean()
+        passed = mean > claim.bar if claim.better == "higher" else mean < claim.bar
+        assert passed != claim.false, f"{key}: mean {mean:.3f}, bar {claim.bar}"
+
+
 def test_the_project_speaks_of_itself_alone():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

@@ -1,0 +1,7 @@
+"""These tests compare with other packages and run in an environment of their own: `make peers`."""
+
+import importlib.util
+
+collect_ignore = [
+    f"test_{name}.py" for name, module in {"scvi": "scvi", "tangram": "tangram"}.items() if not importlib.util.find_spec(module)
+]
