@@ -428,7 +428,7 @@ def claims(what, bar, better="higher", seen="", slow=False, false=False, key=Non
 
     ``bar`` was frozen half-way between the best floor and the worst deep result of seeds 10-14 (``seen`` says what they
     were) and is held against seeds 0-4; ``better`` is "higher" or "lower"; ``slow``: longer than eight seconds;
-    ``false``: the system did not pass, and that is what the test asserts; ``key``: where a module holds several systems.
+    ``false``: the worst of five seeds is not better than the bar, which is asserted of the stored results; ``key``: where a module holds several systems.
     """
 
     def mark(claim):
@@ -440,10 +440,10 @@ def claims(what, bar, better="higher", seen="", slow=False, false=False, key=Non
 
 
 def holds(claim, seed=0):
-    """Run a claim and assert that its deep system passes the bar (or fails it, if so marked); the numbers, for more assertions."""
+    """Run a claim and assert that its deep system passes the bar, unless the claim is known to be false; returns the numbers."""
     found = claim(seed)
     passed = found["deep"] > claim.bar if claim.better == "higher" else found["deep"] < claim.bar
-    assert passed != claim.false, f"{claim.what}: {found}, wanted {claim.better} than {claim.bar}"
+    assert passed or claim.false, f"{claim.what}: {found}, wanted {claim.better} than {claim.bar}"
     return found
 
 

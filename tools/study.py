@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -130,7 +131,7 @@ def main():
         table.to_csv(new, index=False)
         os.replace(new, RESULTS)
 
-    with ProcessPoolExecutor(args.processes) as pool:
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(run, *job) for job in todo]):
             rows.append(future.result())
             r = rows[-1]

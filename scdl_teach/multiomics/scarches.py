@@ -6,6 +6,8 @@ no reference cells needed, and the reference embedding does not move by a bit.
 **Kept** Frozen reference without dropout, only new columns trained, no weight decay (it would shrink the old columns, whose
 gradient is zero), layer norm without weights, KL warm-up.
 **Left out** The trVAE backbone's MMD term and its dispersion per batch; unfreezing the whole first layer. The backbone is scVI.
+**Measured** Where query and reference hold the same types, labels transfer before surgery as well as after it; mixing rises on four of
+five seeds and falls on one, and centring each batch mixes better.
 **Lesson** notebooks/13_multiomics/1303_references_and_queries.ipynb
 **Source** theislab/scarches (BSD-3); written from the paper's facts, no code taken.
 """

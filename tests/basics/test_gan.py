@@ -124,6 +124,7 @@ def test_clipping_holds_after_every_step_and_spares_the_generator():
     bar=0.37,
     seen="one Gaussian 0.00-0.07, GAN 0.67-0.88, mixture of eight 1.0",
     slow=True,
+    false=True,
     key="gan",
 )
 def claim(seed):
@@ -147,4 +148,5 @@ def claim_wgan(seed):
 @pytest.mark.parametrize("which", [claim, claim_wgan])
 def test_claim(which):
     found = holds(which)
+    # of seeds 0-4 the GAN loses the ring altogether on one, the WGAN on none
     assert found["classical"] > found["deep"]  # a mixture of eight Gaussians, told their number, draws the ring better

@@ -92,7 +92,9 @@ def arms(seed):
     return a, old, {"floor": blind, "pca": pca, "classical": centred, "deep": mapped}
 
 
-@claims("share of the missing mixing of query and reference that surgery recovers", bar=0.12, seen="recovered 0.24-0.65")
+@claims(
+    "share of the missing mixing of query and reference that surgery recovers", bar=0.12, seen="recovered 0.24-0.65", false=True
+)
 def claim(seed):
     a, old, codes = arms(seed)
     kind, side = a.obs["cell_type"].to_numpy(), np.where(old, "reference", "query")
@@ -104,7 +106,10 @@ def claim(seed):
 
 
 def test_claim():
-    """Labels transfer; and where every batch holds the same types, centring each batch mixes better than surgery."""
+    """Labels transfer, with and without surgery; centring each batch mixes better where all hold the same types.
+
+    On seeds 0-4 surgery recovers 0.13 to 0.61 of the missing mixing, and loses 0.58 on the one whose query was mixed already.
+    """
     found = holds(claim)
     assert found["transfer_deep"] >= 0.9 and found["transfer_deep"] >= found["transfer_floor"] - 0.02
     assert found["classical"] > found["deep"]
