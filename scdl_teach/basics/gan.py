@@ -87,7 +87,7 @@ class GAN(Model):
 
 
 class WGAN(Model):
-    """New examples by ``sample(n)``, from a critic that measures a distance.
+    """New examples by ``sample(n)``, from a critic that measures a distance (arXiv:1701.07875).
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ def correct(w, x, y):
 
 
 class Perceptron(Estimator):
-    """A plane between two classes, turned towards every example on its wrong side.
+    """A plane between two classes, turned towards every example on its wrong side (doi:10.1037/h0042519).
 
     ``history_.mistakes`` counts the mistakes of each pass.
 

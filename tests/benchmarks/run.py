@@ -25,12 +25,12 @@ RESULTS = Path(__file__).parents[2] / "book/results/bench.csv"
 def cells(n, genes=2000, zeros=0.72, seed=0):
     """Counts with the wanted share of zeros, two batches."""
     rng = np.random.default_rng(seed)
-    rows = [
-        sp.csr_matrix(rng.poisson(rng.gamma(0.35, -np.log(zeros) / 0.2, (k, genes))).astype(np.float32))
-        for k in np.diff([*range(0, n, 2000), n])
-    ]
+    rows = []
+    for k in np.diff([*range(0, n, 2000), n]):
+        x = rng.poisson(rng.gamma(0.35, -np.log(zeros) / 0.2, (k, genes))).astype(np.float32)
+        x[:, 0] = 1  # no cell is empty
+        rows.append(sp.csr_matrix(x))
     a = AnnData(sp.vstack(rows).tocsr())
-    a.X[:, 0] = 1
     a.obs["batch"] = np.where(np.arange(n) % 2, "a", "b")
     return a
 
