@@ -17,7 +17,7 @@ setup: $(VENV)/.ready ## make .venv and install everything into it
 $(VENV)/.ready: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[lab,test,book]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all]"
 	@touch $@
 
 tour: setup ## lesson 0001 on real cells; writes the notebook and a page under out/tour/
