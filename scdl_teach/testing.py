@@ -439,6 +439,19 @@ def claims(what, bar, better="higher", seen="", slow=False, false=False, key=Non
     return mark
 
 
+def comparison(table, methods):
+    """Mark ``compare(seed, method) -> {score: value}``: `make study` runs it for every method and writes ``book/results/<table>.csv``.
+
+    methods : keys of the catalogue, or other names (as "oracle"); the rows of a key go stale with that system's code
+    """
+
+    def mark(compare):
+        compare.table, compare.methods = table, tuple(methods)
+        return compare
+
+    return mark
+
+
 def holds(claim, seed=0):
     """Run a claim and assert that its deep system passes the bar, unless the claim is known to be false; returns the numbers."""
     found = claim(seed)

@@ -1,7 +1,8 @@
-"""Every claim on seeds 0-4, into ``book/results/claims.csv``: ``python tools/study.py [--only scvi] [--seeds 0 1 2]``.
+"""Every claim and comparison on seeds 0-4, into ``book/results/``: ``python tools/study.py [--only scvi ...] [--seeds 0 1 2]``.
 
-Two processes; resumable: what stands in the table for the code as it is now is not run again. A row holds the
-hash of the system's module and of its test, and a test fails when that is stale.
+A claim is a function marked by ``testing.claims`` (its rows go to ``claims.csv``), a comparison one marked by
+``testing.comparison`` (its rows go to the table it names). Two processes; resumable: what stands in a table for the code as it is
+now is not run again. A row holds the hash of the system's module and of its test, and a test fails when that is stale.
 """
 
 import argparse
@@ -10,33 +11,26 @@ import hashlib
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: run one study at a time
+    fcntl = None
+
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "book/results/claims.csv"
-COLUMNS = [
-    "key",
-    "claim",
-    "seed",
-    "floor",
-    "classical",
-    "deep",
-    "oracle",
-    "more",
-    "bar",
-    "better",
-    "holds",
-    "seconds",
-    "date",
-    "versions",
-    "code",
-]
+FOLDER = ROOT / "book/results"
+RESULTS = FOLDER / "claims.csv"
+ENDS = ["floor", "classical", "deep", "oracle"]
+COLUMNS = ["key", "claim", "seed", *ENDS, "more", "bar", "better", "holds", "seconds", "date", "versions", "code"]
 SEEDS = range(5)
 
 
@@ -55,92 +49,162 @@ def code_of(path):
     return ast.dump(tree)
 
 
-def found_claims():
+def digest_of(*paths):
+    return hashlib.sha256("".join(map(code_of, paths)).encode()).hexdigest()[:12]
+
+
+def source_of(module):
+    return ROOT / "scdl_teach" / Path(*module.split(".")).with_suffix(".py")
+
+
+def marked(word, only=()):
+    """(path, imported module, source) of every test file that holds ``@word(``, or of those that concern the keys ``only``."""
+    sys.path.insert(0, str(ROOT))
+    for path in sorted(ROOT.glob("tests/*/**/test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        stem = path.stem.removeprefix("test_")
+        if f"@{word}(" in text and (not only or stem in only or any(f'"{k}"' in text for k in only)):
+            yield path, importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
+def found_claims(only=()):
     """{(key, name): (module of the test, hash)} of every function marked by ``testing.claims`` in the tests."""
     sys.path.insert(0, str(ROOT))
     from scdl_teach import catalogue
 
     modules = {row["module"].rsplit(".", 1)[-1]: (key, row["module"]) for key, row in catalogue().iloc[::-1].iterrows()}
+    wanted = {r["module"].rsplit(".", 1)[-1] for key, r in catalogue().iterrows() if key in only}
     claims = {}
-    for path in sorted(ROOT.glob("tests/*/**/test_*.py")):
-        if "@claims(" not in path.read_text(encoding="utf-8"):
-            continue
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        test = importlib.import_module(name)
+    for path, test in marked("claims", wanted | set(only) if only else ()):
         key, module = modules[path.stem.removeprefix("test_")]
-        source = ROOT / "scdl_teach" / Path(*module.split(".")).with_suffix(".py")
-        digest = hashlib.sha256((code_of(source) + code_of(path)).encode()).hexdigest()[:12]
+        digest = digest_of(source_of(module), path)
         for attribute, f in vars(test).items():
-            if hasattr(f, "bar") and hasattr(f, "better") and f.__module__ == name:
-                claims[f.key or key, attribute] = name, digest
+            if (
+                hasattr(f, "bar")
+                and hasattr(f, "better")
+                and f.__module__ == test.__name__
+                and (not only or (f.key or key) in only)
+            ):
+                claims[f.key or key, attribute] = test.__name__, digest
     return claims
 
 
-def run(key, name, module, digest, seed):
-    """One row of the table."""
+def found_comparisons(only=()):
+    """{(table, method): (module of the test, name, hash)} of every method of every function marked by ``testing.comparison``."""
+    sys.path.insert(0, str(ROOT))
+    from scdl_teach import catalogue
+
+    rows, found = catalogue(), {}
+    for path, test in marked("comparison"):
+        for attribute, f in vars(test).items():
+            if not hasattr(f, "methods") or f.__module__ != test.__name__:
+                continue
+            for method in f.methods:
+                own = [source_of(rows.loc[method, "module"])] if method in rows.index else []
+                if not only or {method, f.table} & set(only):
+                    found[f.table, method] = test.__name__, attribute, digest_of(*own, path)
+    return found
+
+
+def facts(start, digest):
+    versions = " ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "numpy", "scikit-learn"))
+    return {"seconds": round(time.process_time() - start, 1), "date": str(date.today()), "versions": versions, "code": digest}
+
+
+def run_claim(key, name, module, digest, seed):
+    """One row of the claims."""
     sys.path.insert(0, str(ROOT))
     f = getattr(importlib.import_module(module), name)
     start = time.process_time()
     found = {k: float(v) for k, v in f(seed).items()}
-    ends = {k: found.pop(k, None) for k in ("floor", "classical", "deep", "oracle")}
+    ends = {k: found.pop(k, None) for k in ENDS}
     holds = ends["deep"] > f.bar if f.better == "higher" else ends["deep"] < f.bar
-    versions = " ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "numpy", "scikit-learn"))
     rounded = {k: None if v is None else round(v, 5) for k, v in ends.items()}
-    more = json.dumps({k: round(v, 5) for k, v in found.items()})
-    facts = {
-        "more": more,
+    more = {
+        "more": json.dumps({k: round(v, 5) for k, v in found.items()}),
         "bar": f.bar,
         "better": f.better,
         "holds": bool(holds),
-        "seconds": round(time.process_time() - start, 1),
     }
-    return (
-        {"key": key, "claim": f.what, "seed": seed}
-        | rounded
-        | facts
-        | {"date": str(date.today()), "versions": versions, "code": digest}
-    )
+    return {"key": key, "claim": f.what, "seed": seed} | rounded | more | facts(start, digest)
+
+
+def run_comparison(table, method, module, name, digest, seed):
+    """One row of a comparison: scores, CPU seconds, and the memory above what stood before (MB)."""
+    sys.path.insert(0, str(ROOT))
+    f = getattr(importlib.import_module(module), name)
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    before, start = peak(), time.process_time()
+    scores = {k: round(float(v), 5) for k, v in f(seed, method).items()}
+    return {"method": method, "seed": seed} | scores | {"mb": round(peak() - before)} | facts(start, digest)
+
+
+@contextmanager
+def locked(path):
+    """One writer at a time, also among several runs of this script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as handle:
+        if fcntl:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def read(path):
+    import pandas as pd
+
+    return pd.read_csv(path).to_dict("records") if path.exists() else []
+
+
+def put(path, new, names, stale=lambda row: False):
+    """Write rows into a table, in place of those with the same names (as key and seed); drop what is stale."""
+    import pandas as pd
+
+    same = {tuple(r[n] for n in names) for r in new}
+    with locked(path):
+        rows = [r for r in read(path) if tuple(r[n] for n in names) not in same and not stale(r)] + new
+        table = pd.DataFrame(rows, columns=COLUMNS if path == RESULTS else None).sort_values(names)
+        part = path.with_suffix(".part")
+        table.to_csv(part, index=False)
+        os.replace(part, path)
+
+
+def jobs_of(claims, comparisons, seeds):
+    """(function, its arguments, table, columns that name a row) of all that is not done yet."""
+    done = {(r["key"], r["seed"], r["code"]) for r in read(RESULTS)}
+    for (key, name), (module, digest) in claims.items():
+        for seed in seeds:
+            if (key, seed, digest) not in done:
+                yield run_claim, (key, name, module, digest, seed), RESULTS, ["key", "seed"]
+    for (table, method), (module, name, digest) in comparisons.items():
+        path = FOLDER / f"{table}.csv"
+        done = {(r["method"], r["seed"], r["code"]) for r in read(path)}
+        for seed in seeds:
+            if (method, seed, digest) not in done:
+                yield run_comparison, (table, method, module, name, digest, seed), path, ["method", "seed"]
 
 
 def main():
-    import pandas as pd
-
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument("--only", nargs="*", help="keys of systems")
+    ask.add_argument("--only", nargs="*", default=[], help="keys of systems, or names of comparisons")
     ask.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     ask.add_argument("--processes", type=int, default=2)
     args = ask.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    claims = found_claims()
-    old = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=COLUMNS)
-    digests = {key: digest for (key, _), (_, digest) in claims.items()}
-    rows = [r for r in old.to_dict("records") if digests.get(r["key"]) == r["code"]]
-    done = {(r["key"], r["seed"]) for r in rows}
-    todo = [
-        (k, n, m, d, s)
-        for (k, n), (m, d) in claims.items()
-        for s in args.seeds
-        if (k, s) not in done and (not args.only or k in args.only)
-    ]
-    print(f"{len(rows)} rows stand, {len(todo)} to run")
-
-    def write():
-        table = pd.DataFrame(rows, columns=COLUMNS).sort_values(["key", "seed"])
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        new = RESULTS.with_suffix(".part")
-        table.to_csv(new, index=False)
-        os.replace(new, RESULTS)
-
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, *job) for job in todo]):
-            rows.append(future.result())
-            r = rows[-1]
+    claims, comparisons = found_claims(args.only), found_comparisons(args.only)
+    todo = list(jobs_of(claims, comparisons, args.seeds))
+    print(f"{len(todo)} rows to run")
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(f, *a): (path, names) for f, a, path, names in todo}
+        for future in as_completed(waiting):
+            row = future.result()
+            put(waiting[future][0], [row], waiting[future][1])
             print(
-                "  ".join(f"{k} {r[k]}" for k in ("key", "seed", "floor", "classical", "deep", "oracle", "holds", "seconds")),
+                "  ".join(f"{k} {v}" for k, v in row.items() if k not in ("claim", "more", "date", "versions", "code")),
                 flush=True,
             )
-            write()
-    write()
+    if not args.only:  # what no longer has a claim goes
+        keys = {key for key, _ in claims}
+        put(RESULTS, [], ["key", "seed"], stale=lambda r: r["key"] not in keys)
     return 0
 
 

@@ -25,7 +25,13 @@ def test_environment_names_what_the_package_needs():
     listed = re.findall(r"^\s+- ([\w.-]+(?:[<>=][^\s#]*)?)", text, re.M)
     found = {OTHER_NAMES.get(n, n) for n in names(listed)} - {"conda-forge", "nodefaults", "python", "pip", "e"}
     extras = PROJECT["optional-dependencies"]
-    wanted = names(PROJECT["dependencies"]) | names(extras["lab"]) | names(extras["test"]) | names(extras["book"])
+    wanted = (
+        names(PROJECT["dependencies"])
+        | names(extras["lab"])
+        | names(extras["test"])
+        | names(extras["book"])
+        | names(extras["classics"])
+    )
     assert found == wanted, found ^ wanted
 
 
@@ -93,6 +99,17 @@ def test_results_are_of_this_code():
         rows = table[table["key"] == key]
         assert set(rows["seed"]) >= set(study.SEEDS), f"{key}: seeds {sorted(rows['seed'])}; run make study"
         assert set(rows["code"]) == {digest}, f"{key}: results of other code; run make study"
+
+
+def test_comparisons_are_of_this_code():
+    """Every method of every comparison has its rows on seeds 0-4, computed by the code as it is now: else run `make study`."""
+    import pandas as pd
+    import study
+
+    for (table, method), (*_, digest) in study.found_comparisons().items():
+        rows = pd.read_csv(study.FOLDER / f"{table}.csv").query("method == @method")
+        assert set(rows["seed"]) >= set(study.SEEDS), f"{table}, {method}: seeds {sorted(rows['seed'])}; run make study"
+        assert set(rows["code"]) == {digest}, f"{table}, {method}: results of other code; run make study"
 
 
 def test_claims_hold_on_the_mean_of_the_seeds():
