@@ -60,6 +60,13 @@ def show_source(*objects):
         display(Code(textwrap.dedent(inspect.getsource(obj)).rstrip(), language="python"))
 
 
+def diagram(model):
+    """The network of a fitted model as a drawing, made from the model itself (see ``scdl_teach.diagram``)."""
+    from .diagram import diagram
+
+    return diagram(model)
+
+
 def check(exercise, answer):
     """Compare an answer with what the exercise asks; print a hint when it is not right; True or False, never an error.
 
