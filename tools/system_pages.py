@@ -8,6 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from scdl_teach import catalogue, get
+from scdl_teach.core.model import Model
+from scdl_teach.diagram import diagram
+from scdl_teach.testing import toy_for
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "book/results/claims.csv"
@@ -43,8 +46,10 @@ def doi_link(doi):
 
 
 def paragraphs(cls):
-    """{"Idea": text, ...} of the module docstring."""
-    text = inspect.cleandoc(inspect.getmodule(cls).__doc__)
+    """{"Idea": text, ...} of the class, where a module holds many (the classical rivals), else of the module."""
+    own = cls.__doc__ or ""
+    text = inspect.cleandoc(own if "**Idea**" in own else inspect.getmodule(cls).__doc__ or "")
+    text = re.split(r"\n\w[\w ]*\n-{3,}", text)[0]
     found = re.findall(
         r"\*\*(Idea|Kept|Left out|Measured|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Measured|Lesson|Source)\*\*|\Z)",
         text,
@@ -78,7 +83,18 @@ def measured(key):
     return lines
 
 
-def page(key, row):
+def drawing(key, cls, folder):
+    """The network as SVG beside the page; nothing for a method without one, or one that needs another model first."""
+    try:
+        drawn = diagram(cls().fit(*toy_for(cls), epochs=0, progress=False, device="cpu"))
+    except (AttributeError, ValueError):
+        return []
+    (folder / f"{key}.svg").write_text(drawn.svg, encoding="utf-8")
+    note = "Drawn from the model itself, on a toy of 24 features: grey is read, blue computed, orange given."
+    return [f"```{{image}} {key}.svg", f":alt: {drawn.alt}", "```", "", note, ""]
+
+
+def page(key, row, folder):
     cls, base = get(key), row["baseline"]
     told = paragraphs(cls)
     lines = [f"(system-{key})=", f"# {row['system']}", "", told.get("Idea", ""), ""]
@@ -90,6 +106,7 @@ def page(key, row):
     ]
     lines += [f"| Family | {row['family']} |", f"| Classical rival | {base} |", f"| Lesson | {lesson_link(row['lesson'])} |"]
     lines += [f"| Import | `from scdl_teach.{row['module']} import {row['class']}` |", ""]
+    lines += drawing(key, cls, folder) if issubclass(cls, Model) else []
     lines += ["**Reads**", ""] + [f"- `{k}`: {f.describe()}" for k, f in cls.needs.items()] + [""]
     lines += ["**Writes**", ""] + [f"- `{k}`: `{p}`" for k, p in cls.writes.items()] + [""]
     lines += [f"**{h}** {told[h]}\n" for h in ("Kept", "Left out", "Measured", "Source") if h in told]
@@ -111,12 +128,12 @@ def page(key, row):
 def write_pages(folder):
     """Pages of the built systems and their index; returns their keys."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.md"):
+    for old in (*folder.glob("*.md"), *folder.glob("*.svg")):
         old.unlink()
     rows = catalogue()
     built = [k for k in rows.index if rows.loc[k, "status"] != "planned"]
     for key in built:
-        (folder / f"{key}.md").write_text(page(key, rows.loc[key]), encoding="utf-8")
+        (folder / f"{key}.md").write_text(page(key, rows.loc[key], folder), encoding="utf-8")
     table = ["| system | for | family | classical rival | state |", "|---|---|---|---|---|"]
     for key, row in rows.iterrows():
         name = f"[{row['system']}](systems/{key}.md)" if key in built else row["system"]
