@@ -1,119 +1,326 @@
-"""The command line: ``scdl-teach`` or ``python -m scdl_teach``."""
+"""The command line, ``scdl-teach`` or ``python -m scdl_teach``: how it is called. ``commands.py`` holds what it does.
 
+What is heavy (torch, scanpy, pandas) is imported where it is used, so that ``--help`` and completion are quick.
+"""
+
+import functools
+import os
+import re
+import sys
+import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    add_completion=True, no_args_is_help=True, help="Deep learning for single-cell genomics: systems, lessons, your own cells."
+from . import commands
+
+HELP = """Deep learning for single-cell genomics: systems, lessons, and your own cells.
+
+Every system reads an .h5ad file (AnnData) and writes its results into a copy of it. Results go to stdout, progress and \
+messages to stderr. Where no terminal reads them, tables are plain columns of full width, for grep and awk."""
+CODES = """[bold]Exit codes[/]
+[cyan]    0[/]  done
+[cyan]    1[/]  doctor found a problem, or the program has a fault
+[cyan]    2[/]  bad input: one sentence says what was found and how to mend it
+[cyan]  130[/]  interrupted (Ctrl-C): nothing is left half-written"""
+CALL = {"no_args_is_help": True, "context_settings": {"help_option_names": ["-h", "--help"]}}
+MARKUP = {"rich_markup_mode": "rich"} | CALL
+PYTHON = (  # what a DataError says for Python, and the same for a shell
+    (r"fit\(adata, where=\{'(\w+)': '([^']*)'\}\)", r"--where \1=\2"),
+    (r"fit\(adata, where=\{'(\w+)': \.\.\.\}\)", r"--where \1=PLACE"),
+    (r"fit\(adata, where=\{\.\.\.\}\)", "--where FIELD=PLACE"),
+    (r"where= names", "--where names"),
 )
-ROOT = Path(__file__).parents[1]
 
 
-def fail(message):
-    """One clear sentence on stderr, exit code 2."""
-    typer.secho(f"scdl-teach: {message}", err=True, fg="red")
-    raise typer.Exit(2)
+def examples(lines, heading="Examples"):
+    return "\n".join([f"[bold]{heading}[/]", *(f"[cyan]  {line}[/]" for line in lines)])
 
 
-@app.command("list")
+DATA = "scdl-teach data list", "scdl-teach data show pbmc", "scdl-teach data write pbmc pbmc.h5ad"
+RECIPE = "scdl-teach recipe list", "scdl-teach recipe run imputation my.h5ad -o out"
+app = typer.Typer(name="scdl-teach", add_completion=True, pretty_exceptions_enable=False, **MARKUP)
+data = typer.Typer(help="The data sets: list, show, download, write to a file.", epilog=examples(DATA), **MARKUP)
+recipe = typer.Typer(help="Short notebooks for one task on your own file: list, copy, run.", epilog=examples(RECIPE), **MARKUP)
+
+
+class Kind(StrEnum):
+    deep = "deep"
+    classical = "classical"
+    foundation = "foundation"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Progress(StrEnum):
+    bar = "bar"
+    lines = "lines"
+    off = "off"
+
+
+def debugging():
+    return bool(os.environ.get("SCDL_TEACH_DEBUG"))
+
+
+def stop(message, code=2):
+    """One sentence on stderr, and the exit code."""
+    if debugging() and sys.exc_info()[1]:
+        raise
+    text = " ".join(str(message).split())
+    for python, shell in PYTHON:
+        text = re.sub(python, shell, text)
+    if "reference=" in text:
+        text += " (here: --reference FOLDER, a model that `scdl-teach fit ... --save FOLDER` kept)"
+    typer.secho(f"scdl-teach: {text}", err=True, fg="red")
+    raise typer.Exit(code)
+
+
+def told(function):
+    """What goes wrong ends in one sentence and an exit code; SCDL_TEACH_DEBUG=1 shows the traceback instead."""
+
+    @functools.wraps(function)
+    def run(*args, **kw):
+        try:
+            with warnings.catch_warnings():  # those of other packages are shown, one line each
+                warnings.showwarning = lambda message, *more: commands.say(f"note: {' '.join(str(message).split())}")
+                return function(*args, **kw)
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            if debugging():
+                raise
+        except OSError as e:
+            stop(f"{e.filename}: {e.strerror}" if e.filename and e.strerror else e)
+        except (ValueError, ArithmeticError, MemoryError) as e:  # DataError is a ValueError
+            stop(e if str(e) else type(e).__name__)
+        except Exception as e:
+            more = "SCDL_TEACH_DEBUG=1 shows where; please report it with the output of `scdl-teach doctor --json`"
+            stop(f"a fault of the program, {type(e).__name__}: {e}. {more}", 1)
+        typer.echo(err=True)  # out of the except, so that a bar is closed by now; below the ^C
+        stop("interrupted; no half-written output is left", 130)
+
+    return run
+
+
+def command(to, name, *lines, panel=None):
+    """Register a function: examples below its help, errors told in a sentence."""
+    return lambda f: to.command(name, epilog=examples(lines), rich_help_panel=panel)(told(f))
+
+
+def offer(names):
+    """A completion: what begins with the letters that are there."""
+    return lambda incomplete: [n for n in names() if (n if isinstance(n, str) else n[0]).startswith(incomplete)]
+
+
+ALL = offer(lambda: [(r["key"], r["system"]) for r in commands.systems()])
+BUILT = offer(lambda: [(r["key"], r["system"]) for r in commands.systems() if r["status"] != "planned"])
+SETS = offer(commands.data_names)
+LESSONS = offer(lambda: [(n, p.stem) for n, p in commands.lessons().items()])
+IN, TRAIN, OUT = "Your data", "Training", "Output"
+FLAG = {"metavar": ""}  # no word for the type of a switch
+
+
+def option(*names, **kw):
+    return typer.Option(*names, show_default=kw.pop("show_default", False), **kw)
+
+
+Where = Annotated[
+    list[str],
+    option(metavar="FIELD=PLACE", rich_help_panel=IN, help="read a field elsewhere, as x=layers/counts or batch=obs/donor"),
+]
+Settings = Annotated[
+    list[str],
+    option("--set", metavar="NAME=VALUE", rich_help_panel=TRAIN, help="a hyper-parameter, as latent=16 or hidden=[64,32]"),
+]
+Force = Annotated[bool, option("--force", **FLAG, rich_help_panel=OUT, help="replace an output that exists")]
+
+
+BEGIN = examples(["scdl-teach doctor", "scdl-teach list --built", "scdl-teach fit dca in.h5ad out.h5ad"], "Begin with")
+
+
+def print_version(wanted: bool):
+    if wanted:
+        typer.echo(f"scdl-teach {commands.version()}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, option("--version", **FLAG, is_eager=True, callback=print_version, help="print the version")]
+
+
+@app.callback(help=HELP, epilog=f"{BEGIN}\n\n{CODES}", **CALL)
+def start(version: Version = False):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a console without the letter é is no reason to stop
+
+
+@command(
+    app,
+    "list",
+    "scdl-teach list --built",
+    "scdl-teach list --section 4.1.3 --kind deep",
+    "scdl-teach list | grep autoencoder",
+    panel="Your cells",
+)
 def list_systems(
-    section: Annotated[str, typer.Option(help="only this section of the review, as 4.1.3.1")] = "",
-    built: Annotated[bool, typer.Option("--built", help="only what is built")] = False,
+    section: Annotated[str, option(metavar="NUMBER", help="only this section of the review, as 4.1.3.1")] = "",
+    kind: Annotated[Kind | None, option(help="only this kind")] = None,
+    built: Annotated[bool, option("--built", **FLAG, help="only what is built")] = False,
+    as_json: Annotated[bool, option("--json", **FLAG, help="as JSON")] = False,
 ):
-    """The catalogue: one line a system."""
-    from .registry import catalogue
-
-    rows = catalogue()
-    rows = rows[rows["section"].str.split(";").map(lambda s: any(p.startswith(section) for p in s))] if section else rows
-    rows = rows[rows["status"] != "planned"] if built else rows
-    for key, row in rows.iterrows():
-        typer.echo(f"{key:22s} {row['status']:8s} {row['section']:16s} {row['system']} ({row['year']}), {row['family']}")
+    """The catalogue: one row a system."""
+    commands.list_systems(section, kind or "", built, as_json)
 
 
-@app.command()
-def show(key: Annotated[str, typer.Argument(help="key of a system, as dca")]):
-    """One system: idea, what it reads and writes, hyper-parameters, paper."""
-    import inspect
-
-    from .core.fields import DataError
-    from .registry import catalogue, get
-
-    try:
-        cls = get(key)
-    except DataError as e:
-        fail(e)
-    module = inspect.getmodule(cls)
-    typer.echo(inspect.cleandoc(module.__doc__) + "\n")
-    for name, field in cls.needs.items():
-        typer.echo(f"reads   {name}: {field.describe()}")
-    for name, place in cls.writes.items():
-        typer.echo(f"writes  {name}: {place}")
-    typer.echo(f"defaults {cls()!r}\nlesson  {catalogue().loc[key, 'lesson']}")
+@command(app, "show", "scdl-teach show dca", "scdl-teach show scvi > scvi.txt", panel="Your cells")
+def show(key: Annotated[str, typer.Argument(metavar="KEY", help="key of a system, as dca", autocompletion=ALL)]):
+    """One system: its idea, what it reads and writes, its hyper-parameters, its paper."""
+    commands.show(key)
 
 
-@app.command()
+@command(
+    app,
+    "fit",
+    "scdl-teach fit dca in.h5ad out.h5ad",
+    "scdl-teach fit dca in.h5ad out.h5ad --where x=layers/counts --set latent=16",
+    "scdl-teach fit scvi in.h5ad out.h5ad --where batch=obs/donor --save model",
+    "scdl-teach fit tangram both.h5mu out.h5mu 2> log.txt",
+    panel="Your cells",
+)
 def fit(
-    key: Annotated[str, typer.Argument(help="key of a system, as dca")],
-    source: Annotated[Path, typer.Argument(help="your .h5ad")],
-    target: Annotated[Path, typer.Argument(help="the annotated .h5ad to write")],
-    where: Annotated[list[str], typer.Option(help="FIELD=PLACE, as x=layers/counts or batch=obs/donor")] = [],  # noqa: B006
-    epochs: Annotated[int | None, typer.Option(help="at most so many in every phase")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    key: Annotated[str, typer.Argument(metavar="KEY", help="key of a system, as dca", autocompletion=BUILT)],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="your .h5ad (.h5mu for a system that reads two tables)")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="the copy with the results, to be written")],
+    where: Where = [],  # noqa: B006
+    reference: Annotated[
+        Path | None, option(metavar="FOLDER", rich_help_panel=IN, help="a saved model to build on, for systems that do")
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    epochs: Annotated[
+        int | None, option(min=0, metavar="N", rich_help_panel=TRAIN, help="at most N in every phase (for more: --set epochs=N)")
+    ] = None,
+    seed: Annotated[int, option(min=0, metavar="N", rich_help_panel=TRAIN, show_default=True, help="the only chance")] = 0,
+    device: Annotated[Device, option(rich_help_panel=TRAIN, show_default=True, help="where to compute")] = Device.auto,
+    progress: Annotated[Progress | None, option(rich_help_panel=OUT, help="default: a bar in a terminal, lines in a log")] = None,
+    save: Annotated[Path | None, option(metavar="FOLDER", rich_help_panel=OUT, help="keep the fitted model there")] = None,
+    force: Force = False,
 ):
     """Train a system on your cells and write its results into a copy of the file."""
-    from .core.fields import DataError
-    from .registry import get
+    how = {"epochs": epochs, "seed": seed, "device": str(device)}
+    kept = {"save": save, "reference": reference, "force": force, "progress": progress and str(progress)}
+    from .fitting import fit_file
 
-    if any("=" not in w for w in where):
-        fail(f"--where needs FIELD=PLACE, as --where x=layers/counts, not {where}")
-    how = {"where": dict(w.split("=", 1) for w in where), "epochs": epochs, "seed": seed, "device": device}
-    try:
-        cls = get(key)
-        if len(cls.tables) > 1:
-            fail(f"{cls.__name__} reads {len(cls.tables)} tables ({', '.join(cls.tables)}): use it from Python")
-        typer.echo(f"{target}: {', '.join(fit_file(cls(), source, target, how).writes.values())}")
-    except (DataError, FloatingPointError, OSError) as e:
-        fail(e)
+    fit_file(key, source, target, where=where, settings=settings, how=how, **kept)
 
 
-def fit_file(model, source, target, how):
-    """Read, fit, annotate, write under another name, move."""
-    import os
-
-    from .datasets import read
-
-    adata = read(source)
-    model.fit(adata, **how).annotate(adata)
-    new = target.with_name(target.name + ".part")
-    adata.write_h5ad(new)
-    os.replace(new, target)
-    return model
+@command(app, "lesson", "scdl-teach lesson", "scdl-teach lesson 0201", "scdl-teach lesson 0201 --open", panel="The course")
+def lesson(
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="as 0201; none lists all", autocompletion=LESSONS)] = "",
+    open_it: Annotated[bool, option("--open", **FLAG, help="open it in JupyterLab instead of running it")] = False,
+    out: Annotated[Path, option(metavar="FOLDER", show_default=True, help="where the run is written")] = Path("out/lesson"),
+):
+    """List the lessons; run one (writes the executed notebook and a page); or open one."""
+    commands.lesson(number, out, open_it)
 
 
-@app.command()
+@command(app, "tour", "scdl-teach tour", "scdl-teach tour > tour.log", panel="The course")
 def tour():
     """Run lesson 0001 on real blood cells; writes the executed notebook and a page under out/tour/."""
-    from .lessons.run import run
-
-    run(ROOT / "notebooks/00_start/0001_tour.ipynb", Path("out/tour"), say=typer.echo, fail=fail)
+    commands.lesson("0001", Path("out/tour"), open_it=False)
 
 
-@app.command()
-def lesson(
-    number: Annotated[str, typer.Argument(help="as 0201")],
-    out: Annotated[Path, typer.Option(help="folder to write to")] = Path("out/lesson"),
+Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a data set", autocompletion=SETS)]
+
+
+@command(data, "list", "scdl-teach data list", "scdl-teach data list | grep download")
+def data_list():
+    """Name, kind, size, licence, content of every set."""
+    commands.data_list()
+
+
+@command(data, "show", "scdl-teach data show pbmc", "scdl-teach data show immune_raw")
+def data_show(name: Name):
+    """Shape, keys, licence and citation of one set."""
+    commands.data_show(name)
+
+
+@command(
+    data,
+    "fetch",
+    "scdl-teach data fetch mouse_bladder pbmc_cite",
+    "scdl-teach data fetch --all 2> log.txt",
+    "SCDL_TEACH_CACHE=usb scdl-teach data fetch --all   # then SCDL_TEACH_DATA_MIRROR=usb elsewhere",
+)
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="sets or files", autocompletion=SETS)] = [],  # noqa: B006
+    everything: Annotated[bool, option("--all", **FLAG, help="all sets that can be downloaded")] = False,
 ):
-    """Run one lesson; writes the executed notebook and a page."""
-    from .lessons.run import run
+    """Download sets into the cache; what is there is checked, what broke off goes on."""
+    commands.data_fetch(names, everything)
 
-    found = sorted((ROOT / "notebooks").glob(f"*/{number}_*.ipynb"))
-    if not found:
-        fail(f"there is no lesson {number}; the lessons are in notebooks/ of a checkout of the project")
-    run(found[0], out, say=typer.echo, fail=fail)
+
+@command(data, "write", "scdl-teach data write pbmc pbmc.h5ad", "scdl-teach data write motifs motifs.csv --force")
+def data_write(
+    name: Name,
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".h5ad, .h5mu or .csv")],
+    force: Force = False,
+):
+    """Write one set to a file."""
+    commands.data_write(name, target, force)
+
+
+@command(recipe, "list", "scdl-teach recipe list", "scdl-teach recipe list > recipes.txt")
+def recipe_list():
+    """The recipes and what each does."""
+    commands.recipe_list()
+
+
+@command(recipe, "copy", "scdl-teach recipe copy imputation .", "scdl-teach recipe copy batch my_project")
+def recipe_copy(name: Annotated[str, typer.Argument(metavar="NAME")], folder: Annotated[Path, typer.Argument(metavar="FOLDER")]):
+    """Put the notebook of a recipe into a folder of yours, to change it."""
+    commands.recipe_copy(name, folder)
+
+
+@command(
+    recipe,
+    "run",
+    "scdl-teach recipe run imputation my.h5ad -o out",
+    "scdl-teach recipe run imputation my.h5ad -o out --where x=layers/counts --system dca --set seed=1",
+)
+def recipe_run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a recipe of `recipe list`")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="your .h5ad")],
+    out: Annotated[
+        Path, option("-o", "--out", metavar="FOLDER", rich_help_panel=OUT, show_default=True, help="folder to write to")
+    ] = Path("out"),
+    where: Where = [],  # noqa: B006
+    system: Annotated[str, option(metavar="KEY", rich_help_panel=TRAIN, help="with this system", autocompletion=BUILT)] = "",
+    settings: Annotated[
+        list[str], option("--set", metavar="NAME=VALUE", rich_help_panel=TRAIN, help="a parameter of the recipe")
+    ] = [],  # noqa: B006
+):
+    """Run a recipe on your file; prints what it wrote."""
+    commands.recipe_run(name, source, out, where, system, settings)
+
+
+@command(app, "doctor", "scdl-teach doctor", "scdl-teach doctor --json > report.json", panel="The installation")
+def doctor(as_json: Annotated[bool, option("--json", **FLAG, help="as JSON, for a report")] = False):
+    """Look at the installation: versions, device, threads, data; prints the command that mends each problem."""
+    from .doctor import report
+
+    raise typer.Exit(report(as_json))
+
+
+app.add_typer(data, name="data", rich_help_panel="The course")
+app.add_typer(recipe, name="recipe", rich_help_panel="Your cells")
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="scdl-teach")
