@@ -17,6 +17,11 @@ MADE = {  # from a package we depend on, or from other sets: nothing stored
         "Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
     ),
 }
+OTHER_KINDS = {  # what an HDF5 file named .h5ad may be instead, by what it holds
+    "matrix": "is a file of Cell Ranger, and its ending must say so; rename it to .h5",
+    "mod": "holds several tables (MuData), and one is needed; mudata.read_h5mu(...)['rna'].write_h5ad('my.h5ad')",
+    "col_attrs": "is a loom file, and an .h5ad file is needed; scanpy.read_loom(...).write_h5ad('my.h5ad')",
+}
 
 
 def list():
@@ -107,30 +112,92 @@ def programmes(adata, sets=None, min_genes=5):
 
 
 def read(path, backed=None):
-    """AnnData from an ``.h5ad`` file, or one sentence on why not.
+    """AnnData from a file of cells, or one sentence on why not.
 
     Parameters
     ----------
-    path : file written by ``adata.write_h5ad``
-    backed : "r" leaves the matrix on disk
+    path : ``.h5ad`` as ``adata.write_h5ad`` makes it; also the ``.h5`` of Cell Ranger, or a folder with its ``matrix.mtx``
+        (genes named twice there get "-1", "-2" behind their names)
+    backed : "r" leaves the matrix of an ``.h5ad`` on disk
 
     Raises
     ------
-    DataError : no such file, another kind of file, or a damaged one
+    DataError : no such file, another kind of file, a damaged one, or one of a newer anndata
     """
     import anndata
 
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"there is no file {path}; give the path of an .h5ad file")
+    if path.is_dir() or path.suffix.lower() == ".h5":
+        return cell_ranger(path)
     if path.suffix.lower() != ".h5ad":
-        mend = "read it with scanpy (sc.read_csv, sc.read_10x_h5, sc.read_10x_mtx, ...) and write it: adata.write_h5ad('my.h5ad')"
+        mend = "read it with scanpy (sc.read_csv, sc.read_loom, sc.read_umi_tools, ...) and write it: adata.write_h5ad('my.h5ad')"
         raise DataError(f"{path.name} is a {path.suffix or 'file without ending'}, and an .h5ad file is needed; {mend}")
     try:
+        if strange := not_anndata(path):
+            raise DataError(f"{path.name} {strange}")
         return anndata.read_h5ad(path, backed=backed)
+    except DataError:
+        raise
     except Exception as e:  # h5py and anndata raise many kinds for a damaged file
-        first = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
-        raise DataError(f"{path.name} cannot be read as .h5ad ({first}); it may be cut short: copy or download it again") from e
+        raise DataError(f"{path.name} {damage(e)}") from e
+
+
+def not_anndata(path):
+    """What a file named .h5ad is instead, and how to mend it; None where it looks as it should."""
+    import h5py
+
+    with open(path, "rb") as f:
+        start = f.read(4096)
+    if not start:
+        return "is empty (0 bytes), and an .h5ad file is needed; copy or download it again"
+    if start[:2] == b"\x1f\x8b":
+        return "is compressed by gzip, and a plain .h5ad file is needed; unpack it: gunzip, or 7-Zip on Windows"
+    if not h5py.is_hdf5(path):
+        line = start.split(b"\n")[0].decode("utf-8", "replace").strip()
+        if line and line.isprintable() and "\ufffd" not in line:
+            mend = "read it with scanpy, sc.read_csv(...) or sc.read_text(...), and write it: adata.write_h5ad('my.h5ad')"
+            return f"is a text file (it begins {line[:40]!r}), and an .h5ad file (HDF5) is needed; {mend}"
+        return None  # its beginning is damaged: let the reader say how
+    with h5py.File(path) as f:
+        has = sorted(f.keys())
+    if {"obs", "var"} <= {*has}:
+        return None
+    other = (
+        f"is HDF5 but no AnnData: it holds {has[:5]}, and obs, var and X are needed; write it with adata.write_h5ad('my.h5ad')"
+    )
+    return next((said for key, said in OTHER_KINDS.items() if key in has), other)
+
+
+def damage(error):
+    """Why anndata could not read a file, and how to mend it."""
+    import re
+    from importlib.metadata import version
+
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if newer := re.search(r"IOSpec\(encoding_type='([^']*)', encoding_version='([^']*)'\)", said):
+        old = version("anndata")
+        what = f"was written by another anndata: its {newer[1]!r} of version {newer[2]!r} is unknown to anndata {old}"
+        return f"{what}; update it (pip install -U anndata), or write the file with anndata {old}"
+    return f"cannot be read as .h5ad ({said[:120]}); it may be cut short: copy or download it again"
+
+
+def cell_ranger(path):
+    """Cell Ranger's ``.h5`` or folder of ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv``, by scanpy."""
+    folder_of = path.is_dir()
+    if folder_of and not any(path.glob("matrix.mtx*")):
+        raise DataError(f"the folder {path} holds no matrix.mtx; give an .h5ad file, or Cell Ranger's filtered_feature_bc_matrix")
+    import scanpy as sc
+
+    try:
+        out = sc.read_10x_mtx(path) if folder_of else sc.read_10x_h5(path)
+    except Exception as e:  # scanpy, h5py and pandas raise many kinds
+        said = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
+        mend = "give the filtered_feature_bc_matrix of Cell Ranger, or an .h5ad file"
+        raise DataError(f"{path.name} cannot be read as Cell Ranger's output ({said}); {mend}") from e
+    out.var_names_make_unique()
+    return out
 
 
 def pbmc():
