@@ -122,6 +122,7 @@ def offer(names):
 ALL = offer(lambda: [(r["key"], r["system"]) for r in commands.systems()])
 BUILT = offer(lambda: [(r["key"], r["system"]) for r in commands.systems() if r["status"] != "planned"])
 SETS = offer(commands.data_names)
+RECIPES = offer(commands.recipe_names)
 LESSONS = offer(lambda: [(n, p.stem) for n, p in commands.lessons().items()])
 IN, TRAIN, OUT = "Your data", "Training", "Output"
 FLAG = {"metavar": ""}  # no word for the type of a switch
@@ -206,7 +207,9 @@ def fit(
     epochs: Annotated[
         int | None, option(min=0, metavar="N", rich_help_panel=TRAIN, help="at most N in every phase (for more: --set epochs=N)")
     ] = None,
-    seed: Annotated[int, option(min=0, metavar="N", rich_help_panel=TRAIN, show_default=True, help="the only chance")] = 0,
+    seed: Annotated[
+        int, option(min=0, metavar="N", rich_help_panel=TRAIN, show_default=True, help="the only source of chance")
+    ] = 0,
     device: Annotated[Device, option(rich_help_panel=TRAIN, show_default=True, help="where to compute")] = Device.auto,
     progress: Annotated[Progress | None, option(rich_help_panel=OUT, help="default: a bar in a terminal, lines in a log")] = None,
     save: Annotated[Path | None, option(metavar="FOLDER", rich_help_panel=OUT, help="keep the fitted model there")] = None,
@@ -256,10 +259,11 @@ def data_show(name: Name):
     "fetch",
     "scdl-teach data fetch mouse_bladder pbmc_cite",
     "scdl-teach data fetch --all 2> log.txt",
-    "SCDL_TEACH_CACHE=usb scdl-teach data fetch --all   # then SCDL_TEACH_DATA_MIRROR=usb elsewhere",
+    "SCDL_TEACH_CACHE=usb scdl-teach data fetch --all",
+    "SCDL_TEACH_DATA_MIRROR=usb scdl-teach data show mouse_bladder",
 )
 def data_fetch(
-    names: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="sets or files", autocompletion=SETS)] = [],  # noqa: B006
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="sets or files", autocompletion=SETS)] = [],  # noqa: B006
     everything: Annotated[bool, option("--all", **FLAG, help="all sets that can be downloaded")] = False,
 ):
     """Download sets into the cache; what is there is checked, what broke off goes on."""
@@ -276,6 +280,9 @@ def data_write(
     commands.data_write(name, target, force)
 
 
+Recipe = Annotated[str, typer.Argument(metavar="NAME", help="name of a recipe", autocompletion=RECIPES)]
+
+
 @command(recipe, "list", "scdl-teach recipe list", "scdl-teach recipe list > recipes.txt")
 def recipe_list():
     """The recipes and what each does."""
@@ -283,7 +290,9 @@ def recipe_list():
 
 
 @command(recipe, "copy", "scdl-teach recipe copy imputation .", "scdl-teach recipe copy batch my_project")
-def recipe_copy(name: Annotated[str, typer.Argument(metavar="NAME")], folder: Annotated[Path, typer.Argument(metavar="FOLDER")]):
+def recipe_copy(
+    name: Recipe, folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where to put it; made if it is not there")]
+):
     """Put the notebook of a recipe into a folder of yours, to change it."""
     commands.recipe_copy(name, folder)
 
@@ -292,10 +301,12 @@ def recipe_copy(name: Annotated[str, typer.Argument(metavar="NAME")], folder: An
     recipe,
     "run",
     "scdl-teach recipe run imputation my.h5ad -o out",
-    "scdl-teach recipe run imputation my.h5ad -o out --where x=layers/counts --system dca --set seed=1",
+    "scdl-teach recipe run imputation my.h5ad -o out --where x=layers/counts",
+    "scdl-teach recipe run batch my.h5ad -o out --where batch=obs/donor",
+    "scdl-teach recipe run embedding my.h5ad -o out --system scvi --set seed=1",
 )
 def recipe_run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="a recipe of `recipe list`")],
+    name: Recipe,
     source: Annotated[Path, typer.Argument(metavar="IN", help="your .h5ad")],
     out: Annotated[
         Path, option("-o", "--out", metavar="FOLDER", rich_help_panel=OUT, show_default=True, help="folder to write to")

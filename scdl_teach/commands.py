@@ -121,23 +121,28 @@ def show(key):
     from .registry import get
 
     cls = get(key)
-    title, *parts = re.split(r"^\*\*([^*\n]+)\*\*", inspect.cleandoc(inspect.getmodule(cls).__doc__), flags=re.M)
+    title, *parts = re.split(r"\*\*(Idea|Kept|Left out|Lesson|Source)\*\*", inspect.getmodule(cls).__doc__)
     prose(" ".join(title.split()), inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0])
     facts(row, cls.doi())
     for heading, text in zip(parts[::2], parts[1::2]):
         if heading != "Lesson":
             prose(heading, text)
-    typer.echo()
+    interface(key, cls)
+
+
+def interface(key, cls):
+    """What is read, what is written, what can be set."""
     needs = [[k, f.where, f.table or cls.tables[0], kind_of(f)] for k, f in cls.needs.items()]
-    table(["reads", "place", "table", "what"], needs)
-    typer.echo()
-    table(["writes", "place"], cls.writes.items())
-    typer.echo()
-    given, told = cls().get_params(), meanings(cls.__doc__)
-    table(
-        ["hyper-parameter", "default", "paper", "meaning"],
-        [[k, plain(v), plain(cls.paper[k]) if k in cls.paper else "", told.get(k, "")] for k, v in given.items()],
-    )
+    given, means = cls().get_params(), meanings(cls.__doc__)
+    hyper = [[k, plain(v), plain(cls.paper[k]) if k in cls.paper else "", means.get(k, "")] for k, v in given.items()]
+    for columns, rows in (
+        (["reads", "place", "table", "what"], needs),
+        (["writes", "place"], cls.writes.items()),
+        (["hyper-parameter", "default", "paper", "meaning"], hyper),
+    ):
+        if rows:
+            typer.echo()
+            table(columns, rows)
     end = "h5ad" if len(cls.tables) == 1 else "h5mu"
     typer.echo(f"\nscdl-teach fit {key} in.{end} out.{end}")
 
@@ -433,6 +438,13 @@ def data_write(name, target, force):
 
 
 # -- recipes -------------------------------------------------------------------------------------------
+@cache
+def recipe_names():
+    """For completion: the notebooks, unread."""
+    inside = Path(__file__).with_name("_recipes")
+    return sorted(p.stem for p in (inside if inside.is_dir() else ROOT / "notebooks" / "recipes").glob("*.ipynb"))
+
+
 def recipe_list():
     from . import recipes
 

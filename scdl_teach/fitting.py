@@ -11,33 +11,38 @@ from .commands import described, find, free_to_write, nearest, pairs, plain, say
 
 def fit_file(key, source, target, *, where, settings, how, save, reference, force, progress):
     """Check all that can be checked, train, then write everything or nothing."""
-    row = find(key)
-    if row["status"] == "planned":
-        raise ValueError(f"{row['system']} ({key!r}) is planned and not built yet; `scdl-teach list --built` shows what is")
     where = pairs(where, "--where", "FIELD=PLACE, as --where x=layers/counts")
     settings = pairs(settings, "--set", "NAME=VALUE, as --set latent=16")
-    if not source.is_file():
-        near = nearest(source.name, [p.name for p in source.parent.glob("*.h5*")], "give the path of an .h5ad file")
-        raise ValueError(f"there is no file {source}; {near}")
+    possible(find(key), source)
     free_to_write(source, target, save, force)
     from .registry import get
 
     cls = get(key)
     model = cls(**values(cls, settings))
     there(how["device"])
-    base = built_on(cls, reference)
-    data = read(source, cls)
+    base, data = built_on(cls, reference), read(source, cls)
     say(f"scdl-teach {version()}: {cls.__name__}({model.extra_repr()}), seed {how['seed']}, {described(data)}")
     start = time.monotonic()
     shown = progress_of(progress, model, how["epochs"], start)
     learn(model, data, settings, **how, where=where, reference=base, progress=shown)
     rounds = len(model.history_)
     say(f"fitted in {time.monotonic() - start:.1f} s ({rounds} epoch{'s' * (rounds != 1)})")
-    if save:
+    if save:  # first, so that the training is not lost if the table cannot be written
         model.save(save)
         say(f"the model is in {save}; {cls.__name__}.load({str(save)!r}) reads it")
     write(model.annotate(data), target)
     typer.echo(f"{target}: {', '.join(model.writes.values())}")
+
+
+def possible(row, source):
+    """Is the system built, and the file there?"""
+    if row["status"] == "planned":
+        raise ValueError(
+            f"{row['system']} ({row['key']!r}) is planned and not built yet; `scdl-teach list --built` shows what is"
+        )
+    if not source.is_file():
+        near = nearest(source.name, [p.name for p in source.parent.glob("*.h5*")], "give the path of an .h5ad file")
+        raise ValueError(f"there is no file {source}; {near}")
 
 
 def values(cls, settings):

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scdl_teach import __main__ as cli
-from scdl_teach import commands, datasets, fitting, simulate
+from scdl_teach import commands, datasets, download, fitting, simulate
 from scdl_teach.core.fields import DataError
 
 runner = CliRunner()
@@ -46,6 +47,18 @@ def cells(tmp_path):
     return tmp_path / "in.h5ad"
 
 
+@pytest.fixture
+def planned(monkeypatch):
+    """A system that is not built, whatever the catalogue says."""
+    rows = [r | {"status": "planned"} if r["key"] == "late" else r for r in commands.systems()]
+    monkeypatch.setattr(commands, "systems", lambda: rows)
+    return "late"
+
+
+def forbidden(**_):
+    raise PermissionError(13, "Permission denied")
+
+
 def names(folder):
     return sorted(p.name for p in Path(folder).iterdir())
 
@@ -72,11 +85,13 @@ def test_help_and_completion_import_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 
-def test_completion():
+def test_completion(planned):
     assert ("dca", "DCA") in cli.ALL("dc") and "late" in dict(cli.ALL("la"))
-    assert {k for k, _ in cli.BUILT("")} < {k for k, _ in cli.ALL("")}
+    assert {k for k, _ in cli.BUILT("")} == {r["key"] for r in commands.chosen("", "", built=True)} and "late" not in dict(
+        cli.BUILT("")
+    )
     assert cli.SETS("pb") == ["pbmc", "pbmc_cite"] and commands.data_names() == list(datasets.list().index)
-    assert dict(cli.LESSONS("0001")) == {"0001": "0001_tour"}
+    assert dict(cli.LESSONS("0001")) == {"0001": "0001_tour"} and cli.RECIPES("imp") == ["imputation"]
 
 
 # -- the catalogue -------------------------------------------------------------------------------------
@@ -97,14 +112,14 @@ def test_tables_are_drawn_for_a_terminal(capsys):
     assert "─" in (text := capsys.readouterr().out) and "dca" in text and "[red]" in text
 
 
-def test_show():
+def test_show(planned):
     done, text = call("show", "dca")
     assert done.exit_code == 0 and "Idea" in done.stdout and "**" not in done.stdout and "doi:10.1038/s41467-018-07931-2" in text
     assert "x X cells raw counts" in text and "denoised layers/dca" in text and "epochs 60 300" in text
     assert "notebooks/03_imputation/0303_count_models.ipynb" in text and max(map(len, done.stdout.splitlines())) > 100
-    planned = next(r for r in commands.systems() if r["status"] == "planned")
-    done, text = call("show", planned["key"])
-    assert done.exit_code == 0 and "planned: not built yet" in text and planned["lesson"] in text
+    assert "Left out\n" in call("show", "perceptron")[0].stdout
+    done, text = call("show", planned)
+    assert done.exit_code == 0 and "planned: not built yet" in text and "notebooks/03_imputation/" in text
     assert "did you mean 'dca'?" in refused("show", "dcaa") and "did you mean 'scvi'?" in refused("show", "scVI")
     assert "list` shows all" in refused("show", "zzzzzz")
 
@@ -167,13 +182,12 @@ def test_two_tables(tmp_path):
         assert "tangram" in mudata.read_h5mu(tmp_path / "o.h5mu")["spots"].layers
 
 
-def test_what_is_refused_before_anything_is_read(cells, tmp_path, monkeypatch):
+def test_what_is_refused_before_anything_is_read(cells, planned, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "read", lambda *_: pytest.fail("the file was read"))
     out = tmp_path / "out.h5ad"
     (tmp_path / "link.h5ad").symlink_to(cells)
     fit = lambda key="dca", source=cells, target=out, *more: refused("fit", key, source, target, *more)
     assert "did you mean 'dca'?" in fit("dcaa")
-    planned = next(r["key"] for r in commands.systems() if r["status"] == "planned")
     assert "list --built` shows what is" in fit(planned)
     assert "did you mean 'in.h5ad'?" in fit("dca", tmp_path / "inn.h5ad")
     assert "is the input itself" in fit("dca", cells, cells, "--force")
@@ -181,7 +195,9 @@ def test_what_is_refused_before_anything_is_read(cells, tmp_path, monkeypatch):
     assert "mkdir -p" in fit("dca", cells, tmp_path / "no" / "out.h5ad")
     assert "is a folder" in fit("dca", cells, tmp_path)
     assert "call it out.h5ad" in fit("dca", cells, tmp_path / "out.csv")
-    assert "nothing can be written into /proc" in fit("dca", cells, "/proc/out.h5ad")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", forbidden)
+        assert f"nothing can be written into {tmp_path} (Permission denied)" in fit("dca", cells, out)
     assert "needs FIELD=PLACE" in fit("dca", cells, out, "--where", "counts")
     assert "needs NAME=VALUE" in fit("dca", cells, out, "--set", "latent")
     assert "it has likelihood=nb-conddisp, hidden=64" in fit("dca", cells, out, "--set", "latnt=3")
@@ -335,7 +351,7 @@ def test_data_fetch(tmp_path, monkeypatch):
     done, _ = call("data", "fetch", "pbmc_cite", "mouse_bladder.h5", "pbmc")
     assert [s.split(":")[0] for s in done.stdout.splitlines()] == ["pbmc_cite_10k.h5ad", "pbmc_cite_5k.h5ad", "mouse_bladder.h5"]
     assert done.exit_code == 0 and done.stderr.count("100 %") == 3 and "nothing to fetch" in done.stderr
-    assert len(call("data", "fetch", "--all")[0].stdout.splitlines()) == 23
+    assert len(call("data", "fetch", "--all")[0].stdout.splitlines()) == len(download.registry())
     assert "or --all" in refused("data", "fetch") and "no data set 'odd'" in refused("data", "fetch", "odd")
 
 

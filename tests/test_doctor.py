@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tempfile
 import types
 
 import pandas as pd
@@ -13,6 +14,10 @@ from scdl_teach import commands, doctor, download
 from scdl_teach.__main__ import app
 
 runner = CliRunner()
+
+
+def forbidden(**_):
+    raise PermissionError(13, "Permission denied")
 
 
 def test_this_installation():
@@ -111,8 +116,9 @@ def test_downloads_and_mirror(tmp_path, monkeypatch):
     monkeypatch.delenv("SCDL_TEACH_DATA_MIRROR", raising=False)
     assert doctor.downloads()[:2] == (doctor.OK, f"0 of {len(download.registry())} files in {tmp_path / 'cache'}")
     assert not (tmp_path / "cache").exists() and doctor.mirror()[0] == doctor.OK
-    monkeypatch.setenv("SCDL_TEACH_CACHE", "/proc/cache")
-    assert doctor.downloads()[0] == doctor.BROKEN and "SCDL_TEACH_CACHE" in doctor.downloads()[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", forbidden)
+        assert doctor.downloads()[0] == doctor.BROKEN and "SCDL_TEACH_CACHE" in doctor.downloads()[2]
     monkeypatch.setenv("SCDL_TEACH_DATA_MIRROR", str(tmp_path / "none"))
     assert doctor.mirror()[0] == doctor.BROKEN
     monkeypatch.setenv("SCDL_TEACH_DATA_MIRROR", str(tmp_path))
