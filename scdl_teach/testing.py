@@ -275,13 +275,9 @@ class Suite:
                 model(u.loss, data.take(spans[0])).backward()
 
     def levels(self, phase, data):
-        return (
-            data.levels(phase.by)
-            if isinstance(phase.by, str)
-            else data.levels(lambda d: np.arange(len(d.rows[self.cls.tables[0]])) % 3)
-            if phase.by
-            else None
-        )
+        if phase.by is None or isinstance(phase.by, str):
+            return data.levels(phase.by)
+        return data.levels(lambda d: np.arange(len(d.rows[self.cls.tables[0]])) % 3)
 
     def check_authors(self):
         """A class writes what an author writes, and leaves what everyone gets."""

@@ -42,7 +42,8 @@ def execute(book, folder, say, start):
             )
 
     how = {"timeout": 600, "kernel_name": "python3", "resources": {"metadata": {"path": str(folder)}}}
-    NotebookClient(book, on_cell_start=step, **how).execute()
+    quiet = {"extra_arguments": ["--log-level=50"]}  # the kernel's own notices and tracebacks are nobody's business here
+    NotebookClient(book, on_cell_start=step, **how, **quiet).execute()
 
 
 def heading(cells):
