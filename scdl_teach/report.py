@@ -285,7 +285,7 @@ def embedding_verdict(name, losses, kept, accuracy=None, n=0):
     said = [
         f"**On your cells neighbours in the space of {name} tell a cell's unseen molecules {WORDS[better]} neighbours among principal "
         f"components** (loss {loss[name]:.4f} against {loss['PCA']:.4f}; without neighbours {loss['gene mean']:.4f})."
-        + (" That is no better than no neighbours at all: look for structure in neither." if blind else "")
+        + (" That is no better than no neighbours at all." if blind else "")
     ]
     worst = min(kept, key=kept.get)
     maps = ", ".join(f"{k} {v:.2f}" for k, v in kept.items())
@@ -295,15 +295,21 @@ def embedding_verdict(name, losses, kept, accuracy=None, n=0):
         else f"The map of {worst} shows neighbours that are none (trustworthiness {maps}; 0.5 is chance): count in the embedding."
     )
     if accuracy:
-        error = np.sqrt(sum(a * (1 - a) for a in accuracy.values()) / max(n, 1))
-        gain = accuracy[name] - accuracy["PCA"]
-        word = WORDS[0 if abs(gain) < 2 * error else int(np.sign(gain))]
-        said.append(
-            f"Your labels are found by nearest neighbours in {name} {word} in PCA (accuracy {accuracy[name]:.2f} against "
-            f"{accuracy['PCA']:.2f}). Labels that came from clusters of principal components favour PCA."
-        )
+        said.append(labels_found(name, accuracy, n))
     take = {1: f"Take {name}.", 0: "Take PCA, which is simpler: nothing here speaks for more.", -1: "Take PCA."}[better]
+    take = f"Do not read groups of cells out of {name}." if blind else take
     return [*said, f"{take} Sizes of and distances between groups on a map mean little."]
+
+
+def labels_found(name, accuracy, n):
+    """How well nearest neighbours name the labels, against PCA; within two standard errors of ``n`` cells is alike."""
+    error = np.sqrt(sum(a * (1 - a) for a in accuracy.values()) / max(n, 1))
+    gain = accuracy[name] - accuracy["PCA"]
+    word = WORDS[0 if abs(gain) < 2 * error else int(np.sign(gain))]
+    return (
+        f"Your labels are found by nearest neighbours in {name} {word} in PCA (accuracy {accuracy[name]:.2f} against "
+        f"{accuracy['PCA']:.2f}). Labels that came from clusters of principal components favour PCA."
+    )
 
 
 def batch_verdict(name, scores, label="", v=0.0, single=()):
@@ -320,8 +326,9 @@ def batch_verdict(name, scores, label="", v=0.0, single=()):
     if before["mixing"] > MIXED:
         said.append(f"**The batches are mixed as they are** ({mixed}; 1 is fully): a correction can only do harm.")
     else:
-        more = after["mixing"] > before["mixing"] + 0.05
-        said.append(f"**{name} {'mixes the batches' if more else 'hardly mixes the batches'}** ({mixed}; 1 is fully).")
+        gained = (after["mixing"] - before["mixing"]) / (1 - before["mixing"])
+        how = "mixes the batches" if gained > 0.7 else "mixes the batches in part" if gained > 0.1 else "hardly mixes the batches"
+        said.append(f"**{name} {how}** ({mixed}; 1 is fully).")
     said.append(kept_words(name, before, rival, after, label))
     if not label:
         said.append("Without labels nobody can see whether unlike cells were mixed: name a column of cell types, label=...")
@@ -374,11 +381,12 @@ def figure(fig, caption):
 
 def table(rows, caption):
     """Show a table (DataFrame, or {what: found}) with its caption."""
-    from IPython.display import Markdown, display
+    from IPython.display import HTML, Markdown, display
 
-    rows = pd.DataFrame.from_dict(rows, orient="index", columns=[""]) if isinstance(rows, dict) else rows
+    head = not isinstance(rows, dict)
+    rows = rows if head else pd.DataFrame.from_dict(rows, orient="index")
     with pd.option_context("display.max_colwidth", None):
-        display(Markdown(f"**Table.** {caption}"), rows)
+        display(Markdown(f"**Table.** {caption}"), HTML(rows.to_html(header=head)))
 
 
 def conclude(sentences):

@@ -8,7 +8,6 @@ All but SAVER learn something for every cell, and so answer only for the cells o
 
 import numpy as np
 import torch
-from scipy.spatial import procrustes
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
@@ -100,7 +99,7 @@ class MAGIC(Estimator):
         step = steps.diffusion(z, self.neighbors, self.decay)
         for i in range(20 if self.t == "auto" else self.t):
             z, old, y = step @ z, z, step @ y
-            change = float(procrustes(old, z)[2])
+            change = steps.moved(old, z)
             yield {"step": i + 1, "change": change}
             if self.t == "auto" and change < 1e-3:
                 break

@@ -45,6 +45,13 @@ def diffusion(z, neighbors=5, decay=1.0):
     return sp.csr_array(sp.diags_array(1 / graph.sum(1)) @ graph)
 
 
+def moved(old, new):
+    """How far points (cells x components) moved, but for shift, turn and size: Procrustes' sum of squares, 0 to 1."""
+    a, b = (v - v.mean(0) for v in (old, new))
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(1 - (np.linalg.svd(a.T @ b, compute_uv=False).sum() / size) ** 2) if size else 0.0
+
+
 # -- SAVER ------------------------------------------------------------------------------------------
 def regression(logs, rate, held, ridge):
     """Slopes and offset of the Poisson regression that predicts the held-out cells best, or None if the mean does.

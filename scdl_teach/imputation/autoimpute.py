@@ -50,6 +50,7 @@ class AutoImpute(Model):
 
     needs = {"x": Expression()}
     writes = {"imputed": "layers/autoimpute"}
+    imputes = dict(entries="all", scale="log2 normalised")
     paper = dict(hidden=2000, ridge=1.0, epochs=7000, lr=1e-4)
 
     hidden: int = 500

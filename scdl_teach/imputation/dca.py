@@ -80,6 +80,7 @@ class DCA(Model):
 
     needs = {"x": Counts()}
     writes = {"latent": "obsm/X_dca", "denoised": "layers/dca"}
+    imputes = dict(entries="all", scale="counts")
     estimates = {"denoised": "x"}
     paper = dict(likelihood="nb-conddisp", hidden=64, latent=32, ridge=0.0, epochs=300, lr=1e-3, batch_size=32, patience=15)
 

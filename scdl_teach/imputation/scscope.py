@@ -88,14 +88,15 @@ class ScScope(Model):
 
     needs = {"x": Expression(), "batch": Category(optional=True)}
     writes = {"latent": "obsm/X_scscope", "imputed": "layers/scscope", "shift": "varm/scscope"}
+    imputes = dict(entries="all", scale="as given")
     paper = dict(rounds=2, latent=50, feedback=64, epochs=300, tol=1e-3, lr=1e-4, batch_size=64)
 
     rounds: int = 2
     latent: int = 50
     feedback: int = 64
-    epochs: int = 400
+    epochs: int = 200
     tol: float = 1e-3
-    lr: float = 1e-3
+    lr: float = 3e-3
     batch_size: int = 64
 
     def build(self, sizes):

@@ -111,6 +111,7 @@ class SCVI(Model):
 
     needs = {"x": Counts(nonzeros=True), "batch": Category(optional=True)}
     writes = {"latent": "obsm/X_scvi", "denoised": "layers/scvi"}
+    imputes = dict(entries="all", scale="counts")
     estimates = {"denoised": "x"}
     paper = dict(likelihood="zinb", latent_library=True, hidden=128, latent=10, dropout=0.1, epochs=400, lr=1e-3, batch_size=128)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import procrustes
 from scipy.stats import gamma
 from sklearn.metrics import roc_auc_score
 
@@ -88,6 +89,13 @@ def test_magic_is_the_packages():
     a = named(np.reshape(x, (12, 4)))
     made = np.sqrt(MAGIC(neighbors=3, rescale=False).fit(a, **QUIET).predict(a)["denoised"])
     assert np.abs(made[[0, 1, 2, 9, 10, 11]] - [*first, *last]).max() < 1e-5
+
+
+def test_moved_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 30, 4))
+    assert np.isclose(steps.moved(a, b), procrustes(a, b)[2]) and steps.moved(a, 3 * a[:, ::-1] + 1) < 1e-12
+    assert steps.moved(np.ones((5, 2)), np.ones((5, 2))) == 0
 
 
 def test_auto_stops_when_little_changes():

@@ -4,7 +4,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import mse_loss
@@ -14,7 +14,7 @@ from scdl_teach.core.data import Batch
 from scdl_teach.core.fields import DataError, Field
 from scdl_teach.testing import claims, failures, holds, toy_for
 
-from .tracks import adding, table, tracks
+from .tracks import table, tracks
 
 SMALL = dict(hidden=8, epochs=8)
 CPU = {"device": "cpu", "progress": False}
@@ -35,7 +35,12 @@ def net(key, inputs=3, hidden=6, seed=0):
 def test_cells_are_torchs_weight_for_weight(key):
     """Twenty steps, all states, and the slopes along all weights."""
     ours, torchs, x = net(key), KINDS[key][1](3, 6, batch_first=True), torch.randn(5, 20, 3)
-    pairs = [(ours.W.weight, "weight_ih_l0"), (ours.U.weight, "weight_hh_l0"), (ours.W.bias, "bias_ih_l0"), (ours.U.bias, "bias_hh_l0")]
+    pairs = [
+        (ours.W.weight, "weight_ih_l0"),
+        (ours.U.weight, "weight_hh_l0"),
+        (ours.W.bias, "bias_ih_l0"),
+        (ours.U.bias, "bias_hh_l0"),
+    ]
     with torch.no_grad():
         for p, name in pairs:
             getattr(torchs, name).copy_(p)
@@ -88,7 +93,8 @@ def test_slopes_fade_as_the_largest_singular_value(scale):
         assert 0 < norms[t - 1] <= scale**t * (1 + 1e-9)
     with torch.no_grad():
         m.U.weight.copy_(scale * torch.eye(12))
-        m.U.bias.zero_(), m.W.weight.zero_(), m.W.bias.zero_()
+        for p in (m.U.bias, m.W.weight, m.W.bias):
+            p.zero_()
     assert torch.allclose(m.fading(x), scale ** torch.arange(1, 50).double())
 
 
@@ -97,17 +103,19 @@ def test_slopes_explode():
     m = net("rnn", hidden=4).double()
     with torch.no_grad():
         m.U.weight.copy_(2 * torch.eye(4))
-        m.U.bias.zero_(), m.W.weight.zero_(), m.W.bias.zero_()
+        for p in (m.U.bias, m.W.weight, m.W.bias):
+            p.zero_()
     assert m.fading(torch.zeros(11, 3).double())[-1].item() == pytest.approx(2**10)
 
 
 def test_an_open_lstm_forgets_nothing():
-    """Forget gate 1, input gate 0: d c_T / d c_1 is 1 whatever comes."""
+    """Forget gate 1, input gate 0: c stays what it was, and d c_T / d c_1 is 1, whatever comes."""
     m, x = net("lstm", hidden=5).double(), torch.randn(50, 3).double()
     with torch.no_grad():
         m.W.bias[:5], m.W.bias[5:10] = -50.0, 50.0
-    h, c = m.unroll(x[None])
-    assert torch.allclose(c[:, -1], c[:, 0], atol=1e-12) and not torch.allclose(h[:, -1], h[:, 0], atol=1e-3)
+    first = torch.randn(2, 1, 5).double()
+    h, c = m.unroll(x[None], list(first))
+    assert torch.allclose(c[0], first[1].expand(50, 5), atol=1e-12) and not torch.allclose(h[0, -1], h[0, 0], atol=1e-3)
     assert (m.fading(x) >= 1 - 1e-9).all()
 
 
@@ -134,7 +142,9 @@ def test_features_are_scaled():
     x = np.random.default_rng(0).normal(size=(40, 12, 3)) * [1, 100, 0] + [0, 50, 7]
     a = table(x, label=["a", "b"] * 20)
     m = RNN(**SMALL).fit(a, epochs=0, **CPU)
-    assert np.allclose(m.net.mean, x.mean((0, 1)), rtol=1e-4, atol=1e-4) and np.allclose(m.net.sd, [*x[..., :2].std((0, 1)), 1], rtol=0.01)
+    assert np.allclose(m.net.mean, x.mean((0, 1)), rtol=1e-4, atol=1e-4) and np.allclose(
+        m.net.sd, [*x[..., :2].std((0, 1)), 1], rtol=0.01
+    )
 
 
 def test_bad_input():
@@ -151,20 +161,6 @@ def test_bad_input():
         LSTM().fit(anndata.AnnData(np.ones((5, 3), np.float32), obs={"label": list("ababa")}), **CPU)
 
 
-def fates(cls, seed):
-    """Shares of unseen cells whose fate is found: the larger class, lines and a forest on mean and on all frames, the net."""
-    a = tracks(seed=seed)
-    learn, test, known, truth = a[:2400].copy(), a[2400:].copy(), a.obs["label"][:2400], a.obs["label"][2400:]
-    x = a.obsm["sequence"]
-    looks = {"mean": x.mean(1), "flat": x.reshape(len(x), -1)}
-    line, forest = LogisticRegression(C=0.1, max_iter=3000), RandomForestClassifier(200, random_state=seed)
-    found = {f"{k}_line": line.fit(v[:2400], known).score(v[2400:], truth) for k, v in looks.items()}
-    found["flat_forest"] = forest.fit(looks["flat"][:2400], known).score(looks["flat"][2400:], truth)
-    told = ((x[..., 0] * x[..., 1]).sum(1) > 0.5)[2400:]  # who knows the rule
-    ends = {"floor": (truth == known.mode()[0]).mean(), "classical": max(found.values()), "oracle": (np.where(told, "A", "B") == truth).mean()}
-    return found | ends | {"deep": cls().fit(learn, seed=seed, **CPU).score(test)}
-
-
 def adder(key):
     """The net of ``key`` with one output that is a number: the sum of the two marked ones."""
 
@@ -176,16 +172,53 @@ def adder(key):
             self.net = Recurrent(key, Batch(x=sizes.x, label=1), self.hidden)
 
         def loss(self, b):
-            return mse_loss(self.net(b.x)[1][:, 0], b.sum)
+            return mse_loss(self.net(b.x)[1][:, 0], b["sum"])
 
         def outputs(self, b):
             return {"sum": self.net(b.x)[1][:, 0]}
 
-    return Adder(epochs=1)
+    return Adder
 
 
-def error(key, seed):
-    """Squared error of the sum after 1,500 steps of 64 fresh sequences; a constant has 1 / 6."""
-    test = adding(2000, seed=1000 + seed)
-    made = adder(key).fit(adding(96_000, seed=seed), seed=seed, **CPU).predict(test)["sum"]
-    return ((made - test.obs["sum"].to_numpy()) ** 2).mean()
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["lstm", "gru"])
+def test_the_adding_problem(key):
+    """1,500 steps of 64 fresh sequences of 50; a constant is wrong by 1 / 6, the gated nets by 0.0001 (seeds 10 and 11)."""
+    test = tracks(2000, seed=1000)
+    made = adder(key)(epochs=1).fit(tracks(96_000, seed=0), **CPU).predict(test)["sum"]
+    assert ((made - test.obs["sum"].to_numpy()) ** 2).mean() < 0.03
+
+
+def fates(cls, seed, learnt=19_200):
+    """Shares of unseen tracks whose fate is found: the larger class, lines and trees on mean and frames, the net, who knows the rule."""
+    a = tracks(learnt + 2000, seed=seed)
+    known, truth = np.split(a.obs["label"].to_numpy(), [learnt])
+    x, line, trees = (
+        a.obsm["sequence"],
+        LogisticRegression(max_iter=3000),
+        HistGradientBoostingClassifier(max_iter=600, random_state=seed),
+    )
+    mean, flat = x.mean(1), x.reshape(len(x), -1)
+    share = lambda rival, v: rival.fit(v[:learnt], known).score(v[learnt:], truth)
+    found = {"mean_line": share(line, mean), "flat_line": share(line, flat), "flat_trees": share(trees, flat)}
+    told = np.where((x[learnt:, :, 0] * x[learnt:, :, 1]).sum(1) > 1, "A", "B")
+    ends = {"floor": max((truth == k).mean() for k in "AB"), "classical": max(found.values()), "oracle": (told == truth).mean()}
+    return found | ends | {"deep": cls(epochs=5).fit(a[:learnt].copy(), seed=seed, **CPU).score(a[learnt:].copy())}
+
+
+WHAT = "share of unseen tracks whose fate, told by two of 50 frames, is found"
+
+
+@claims(WHAT, bar=0.0, seen="", slow=True, false=True, key="rnn")
+def claim(seed):
+    return fates(RNN, seed)
+
+
+@claims(WHAT, bar=0.0, seen="", slow=True, key="lstm")
+def claim_lstm(seed):
+    return fates(LSTM, seed)
+
+
+@claims(WHAT, bar=0.0, seen="", slow=True, key="gru")
+def claim_gru(seed):
+    return fates(GRU, seed)

@@ -172,13 +172,13 @@ def test_held_out_cells_show_over_fitting():
 def test_truth_is_missed():
     """Zeros weigh nothing: on counts the answers are further from the truth than each gene's mean, restored ones yet more.
 
-    Relative to the gene's mean on seeds 10-12: answers 1.31-1.73, restored 2.2-2.6, the raw counts 5.7-6.9.
+    Relative to the gene's mean on seeds 10-12: answers 2.3-2.9, restored 3.1-4.0, the raw counts 9-12.
     """
-    a = simulate.counts(n=300, genes=100)
+    a = simulate.counts(n=300)
     x, truth, floor = a.X.toarray(), a.layers["truth"], truth_error(gene_mean(a), a.layers["truth"])
-    full = DeepImpute(block=16, hidden=32, policy="full").fit(a, **CPU).predict(a)["imputed"]
+    full = DeepImpute(policy="full").fit(a, **CPU).predict(a)["imputed"]
     restored = truth_error(np.where(x > 0, x, full), truth)
-    assert truth_error(full, truth) > 1.1 * floor and 1.8 * floor < restored < 0.7 * truth_error(x, truth)
+    assert truth_error(full, truth) > 1.2 * floor and 1.8 * floor < restored < 0.7 * truth_error(x, truth)
 
 
 class OnFractions(DeepImpute):

@@ -8,7 +8,7 @@ import pytest
 from scdl_teach import simulate
 from scdl_teach.metrics import to_counts
 
-from .test_comparison import CLASSICAL, DEEP, MEAN_TOTAL, imputed, prepared, system
+from .test_comparison import CLASSICAL, DEEP, MEAN_TOTAL, imputed, prepared, reference, system
 
 ENTRIES = {"all", "zeros", "probable zeros"}
 SCALES = {"counts", "normalised", "log1p normalised", "log2 normalised", "log10 counts", "as given"}
@@ -41,7 +41,8 @@ def made(key):
     """(what was given, on the scale of the answer; the answer; the answer as counts): cells x genes each."""
     a = cells()
     kw, epochs = SMALL.get(key, ({}, None))
-    values, counts = imputed(key, a, 0, atlas=simulate.counts(n=150, genes=40, depth=150, seed=2), epochs=epochs, **kw)
+    old = reference(key, simulate.counts(n=150, genes=40, depth=150, seed=2), epochs=epochs)
+    values, counts = imputed(key, a, 0, old, epochs=epochs, **kw)
     return as_scaled(key, a), values, counts
 
 

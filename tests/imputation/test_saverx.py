@@ -108,10 +108,10 @@ def permuted(a, seed):
 def test_filter_by_hand():
     """Poisson loss of the cells held out, of the network and of the mean of the other cells; a gene that loses falls back.
 
-    Of a reference whose genes bear each other's names nearly all do.
+    Of a reference whose genes bear each other's names nearly all do (seeds 10, 11: 2 and 7 % stay, else 55 and 62 %).
     """
-    a = cells(0, n=300, genes=30)
-    old, query = SAVERX(**SMALL | {"epochs": 60}, lr=5e-3, tried=0).fit(a[:210].copy(), **CPU), a[210:].copy()
+    a = cells(0, n=420, genes=60)
+    old, query = SAVERX(epochs=40, lr=3e-3, tried=0).fit(a[:-90].copy(), **CPU), a[-90:].copy()
     m = SAVERX(tried=2).fit(query, reference=old, epochs=0, **CPU)  # the network of both folds is the reference's
     total, made, gain = query.X.sum(1, keepdims=True), network_alone(m, query), 0
     loss = lambda mean, at: (mean - query.X * np.log(mean + 1e-10))[at].mean(0)
@@ -174,7 +174,14 @@ def test_refusals():
         SAVERX().fit(a, **CPU)
 
 
-@claims("squared error of log1p against the true expression of each cell", bar=0.123, better="lower", seen="", slow=True)
+@claims(
+    "squared error of log1p against the true expression of each cell",
+    bar=0.123,
+    better="lower",
+    seen="raw 0.177-0.182, SAVER-X 0.065-0.069, network alone 0.14-0.16; shrunk gene means 0.070-0.073, components 0.064-0.067; "
+    "genes that fall back: own reference 37-65 %, no reference 82-93 %, wrong names 93-97 % (fine-tuned 73-81 %)",
+    slow=True,
+)
 def claim(seed):
     a = cells(seed, n=500)
     truth, theta = a.layers["truth"], a.var["theta"].to_numpy()
