@@ -141,7 +141,7 @@ def elsewhere(adata, place):
         return "adata.raw looks like counts: --where x=raw, in Python where={'x': 'raw'}"
     if place != "X" and adata.X is not None and whole(adata.X[:200]):
         return "X looks like counts: --where x=X, in Python where={'x': 'X'}"
-    return "no other layer looks like counts; go back to the file from before normalisation"
+    return "no other layer looks like counts; take out what is at fault, or go back to the file from before normalisation"
 
 
 def levels_of(adata, column, title):
