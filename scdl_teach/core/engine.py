@@ -198,7 +198,7 @@ class Training:
         loss = self.net(u.loss, batch)
         self.fabric.backward(loss)
         if u.clip_norm:
-            self.fabric.clip_gradients(self.net, opt, max_norm=u.clip_norm)
+            self.fabric.clip_gradients(self.net, opt, max_norm=u.clip_norm, error_if_nonfinite=False)  # mean() tells it
         if u.clip_value:
             self.fabric.clip_gradients(self.net, opt, clip_val=u.clip_value)
         opt.step()

@@ -8,8 +8,7 @@ penalty keeps unlike cells from sharing a pattern. Batches are joined by a dista
 was corrected. A pattern of few cells is no cluster (-1). The released MMD divides codes by their mean first; it changes nothing.
 **Left out** More than two batches, merging of near clusters (commented out there). Ours: genes are centred, as principal components
 are; else the means alone are learnt, sigmoids saturate, and the corrected table stays the mean of each gene (2 of 3 seeds). Penalties
-compete with the squared error: their weights hang on the variance of the data. They cost accuracy; without them fewer epochs are better.
-Two units are a narrow gate: they mix types that ten principal components tell apart.
+compete with the squared error, so their weights hang on the data's variance. Two units mix types that ten components tell apart.
 **Lesson** notebooks/03_imputation/0304_regularised.ipynb
 **Source** KrishnaswamyLab/SAUCIE (Yale, non-commercial); written from the paper's facts, no code taken.
 """

@@ -10,7 +10,7 @@ flat, constant Fano for genes that fell back, standard errors, fine-tuning of a 
 lower rate on a plateau. As released, the filter shows the autoencoder a held-out cell's own counts: it finds useless
 predictions, not copied noise. A reference with wrong names is found out, but no longer once it is fine-tuned.
 **Measured** Against the expression of each cell, its gamma variation included, shrinkage is the method: it more than halves the
-network's error, and around gene means, neighbours or principal components it does as well (0.95 to 1.07 times the error).
+network's error, and around gene means, neighbours or principal components it does as well (0.95 to 1.08 times the error).
 Against the mean of such cells it is the other way round: there the network alone is better (test).
 **Lesson** notebooks/03_imputation/0305_divide_and_transfer.ipynb
 **Source** jingshuw/SAVERX, jingshuw/sctransfer, mohuangx/SAVER (MIT); written from the paper's facts, no code taken.

@@ -1,0 +1,117 @@
+"""SAUCIE: its penalties in closed form, clusters of two blocks, two batches, and the claim on simulated truth."""
+
+from itertools import pairwise
+
+import anndata
+import numpy as np
+import pytest
+import torch
+
+from scdl_teach import DataError, simulate
+from scdl_teach.baselines.imputation import gene_mean, knn_smooth, low_rank
+from scdl_teach.imputation.saucie import SAUCIE, batch_gap, closeness, entropy
+from scdl_teach.metrics import adjusted_rand, truth_error
+from scdl_teach.testing import claims, failures, holds, toy_for
+
+CPU = dict(device="cpu", progress=False)
+SMALL = dict(hidden=(32, 16), epochs=20, batch_size=32)
+
+
+def test_contract():
+    assert not failures(SAUCIE, preset=SMALL)
+
+
+def test_paper_sizes():
+    """512-256-128-2 and back, every layer with its bias; one net without batches."""
+    (a,) = toy_for(SAUCIE, genes=10)
+    del a.obs["batch"]
+    m = SAUCIE(**SAUCIE.paper).fit(a, epochs=0, **CPU)
+    sizes = [10, 512, 256, 128, 2, 128, 256, 512, 10]
+    assert sum(p.numel() for p in m.parameters()) == sum(x * y + y for x, y in pairwise(sizes))
+
+
+def test_entropy_in_closed_form():
+    even, one = torch.ones(7, 16), torch.zeros(7, 16)
+    one[:, 3] = 2.0
+    assert entropy(even).item() == pytest.approx(np.log(16), abs=1e-5) and entropy(one).item() == pytest.approx(0, abs=1e-5)
+    even[:, 4:] = 0
+    assert entropy(even).item() == pytest.approx(np.log(4), abs=1e-5)
+
+
+def test_gap_of_batches():
+    """0 for equal batches, in any order of their rows; more for a shift, as far as the distances are not all large."""
+    z = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    assert batch_gap(z, z.flip(0)).item() == pytest.approx(0, abs=1e-6)
+    near, far = batch_gap(z, z + 0.5).item(), batch_gap(z, z + 2).item()
+    assert 1e-4 < near < far
+
+
+def test_kernels():
+    d = torch.tensor([0.0, 1.0, 10.0, 1e9])
+    k = closeness(d)
+    assert k[0].item() == pytest.approx(1.0, abs=1e-6) and (k.diff() < 0).all() and k[3].item() < 1e-3
+
+
+def test_the_penalty_lowers_the_entropy():
+    (a,) = toy_for(SAUCIE)
+    del a.obs["batch"]
+    plain, coded = (SAUCIE(**SMALL | dict(epochs=60), information=w, spread=0.0).fit(a, **CPU) for w in (0.0, 0.5))
+    assert coded.history_["entropy"].iloc[-1] < 0.8 * plain.history_["entropy"].iloc[-1]
+
+
+def test_two_blocks():
+    """The authors' own demonstration: with stronger penalties than the default, two well separated blocks are the clusters."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-3, -2, (200, 40)), rng.uniform(2, 3, (200, 40))]).astype(np.float32)
+    a = anndata.AnnData(x)
+    found = SAUCIE(information=0.4, spread=0.2, epochs=100).fit(a, **CPU).predict(a)["cluster"]
+    assert len(set(found)) <= 6 and adjusted_rand(np.repeat([0, 1], 200), found) >= 0.9
+
+
+def test_two_batches_come_together():
+    (a,) = toy_for(SAUCIE)
+    x = np.asarray(a.X.todense() if hasattr(a.X, "todense") else a.X, np.float32)
+    second = (a.obs["batch"] == "B").to_numpy()
+    x[second] += 1.5
+    a.X = x
+    gap = lambda v: np.abs(v[second].mean(0) - v[~second].mean(0)).mean()
+    made = SAUCIE(**SMALL | dict(epochs=150, lr=3e-3), gap=1.0).fit(a, **CPU).predict(a)["imputed"]
+    assert gap(made) < 0.5 * gap(x)
+
+
+def test_bad_input():
+    (a,) = toy_for(SAUCIE)
+    a.obs["batch"] = (["A", "B", "C"] * a.n_obs)[: a.n_obs]
+    with pytest.raises(DataError, match="3 batches; SAUCIE joins two"):
+        SAUCIE(**SMALL).fit(a, **CPU)
+    (a,) = toy_for(SAUCIE)
+    with pytest.raises(DataError, match="anchor='Z' is none of the batches"):
+        SAUCIE(**SMALL, anchor="Z").fit(a, **CPU)
+
+
+@claims(
+    "squared error of log expression against the true means, relative to the gene mean's",
+    bar=0.82,
+    better="lower",
+    seen="0.42-0.64, kNN smoothing about 0.3",
+    slow=True,
+)
+def claim(seed):
+    a = simulate.counts(seed=seed)
+    truth, counts = a.layers["truth"], a.X.toarray()
+    size = counts.sum(1, keepdims=True) / np.median(counts.sum(1))
+    log = a.copy()
+    log.X = np.log1p(counts / size).astype(np.float32)
+    made = SAUCIE().fit(log, seed=seed, **CPU).predict(log)
+    floor = truth_error(gene_mean(a), truth)
+    rivals = {"knn": truth_error(knn_smooth(a), truth), "low_rank": truth_error(low_rank(a), truth)}
+    found = {"classical": min(rivals.values()), "deep": truth_error(np.expm1(made["imputed"].clip(0)), truth), "oracle": 0.0}
+    found |= {"raw": truth_error(counts, truth)} | rivals
+    return {"floor": 1.0} | {k: v / floor for k, v in found.items()} | {"ari": adjusted_rand(a.obs["cell_type"], made["cluster"])}
+
+
+@pytest.mark.slow
+def test_claim():
+    """Below the gene mean and below raw; neighbours do better, and two units do not tell the types apart on every seed."""
+    found = holds(claim)
+    assert found["deep"] < found["raw"] and found["classical"] < found["deep"]
