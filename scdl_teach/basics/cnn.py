@@ -8,7 +8,7 @@ of convolution, batch norm, ReLU and pooling, branches of different kernels that
 **Left out** Bayesian search for kernels and rates, SGD with momentum, kernel PCA, assignment without collisions. The MATLAB
 release paints empty pixels white and stretches each picture to its own range; here they are 0, with one scale for all cells.
 **Lesson** notebooks/01_basics/0104_convolution.ipynb
-**Source** alok-ai-lab/DeepInsight, alok-ai-lab/pyDeepInsight; written from the facts, no code taken.
+**Source** alok-ai-lab/DeepInsight and alok-ai-lab/pyDeepInsight (both GPL-3.0); written from the facts, no code taken.
 """
 
 import numpy as np
@@ -87,7 +87,7 @@ class CNN(Model):
 
     Parameters
     ----------
-    size : pixels along a side (224 in the paper)
+    size : pixels along a side (120 in the authors' first release, 224 in the second)
     layout : "tsne" of the genes, "pca", or "random", the control that the paper lacks: it is worse only where many genes share
         pixels (600 genes on 24 x 24: by 0.07 of the cells in the mean of ten seeds; on 40 x 40 not at all)
     scaling : "gene", each between its least and largest value, or "all", one largest value (norm-1 and norm-2 of the paper)

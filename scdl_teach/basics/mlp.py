@@ -1,4 +1,4 @@
-"""Feed-forward net: cell types through layers of units that learn by back-propagation (Rumelhart et al. 1986, doi:10.1038/323533a0).
+"""Feed-forward net: cell types through layers that learn by back-propagation (Rumelhart et al. 1986, doi:10.1038/323533a0).
 
 **Idea** A unit draws one plane; a layer of units draws many, and the next layer joins them to any shape. How should a weight
 deep inside change? The chain rule answers from the end: the error of a layer is that of the layer behind it, sent back through
@@ -44,7 +44,7 @@ def forward(x, weights, act="relu"):
 
 
 def backward(values, weights, delta, act="relu"):
-    """What ``forward`` gave, and the slope of the loss along its last values (rows x outputs) -> (dL/dW, dL/db) of every layer."""
+    """What ``forward`` gave, and dL / d its last values (rows x outputs) -> (dL/dW, dL/db) of every layer."""
     _, _, slope = UNITS[act]
     gradients = []
     for i in reversed(range(len(weights))):

@@ -2,11 +2,11 @@
 
 (LSTM: Hochreiter & Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; GRU: Cho et al. 2014, arXiv:1406.1078)
 
-**Idea** The same weights meet every step. What happened long ago must survive all steps since: the plain net turns and squeezes
-its state each time, and the slope of the last of T states along the first is at most s^(T - 1), where s is the largest singular
-value of U. The LSTM carries a sum beside the state, which its gates may leave alone; the GRU mixes old and new with fewer weights.
+**Idea** The same weights meet every step. What happened long ago must survive all steps since: the plain net turns and
+squeezes its state, and the slope of the last of T states along the first is at most s^(T - 1), where s is the largest singular
+value of U. The LSTM carries a sum beside the state, which gates may leave alone; the GRU mixes old and new, with fewer weights.
 **Kept** The equations, weight for weight those of torch (order of gates, two biases); forget bias + 1 (Gers et al. 2000).
-**Left out** Several layers, both directions, unequal lengths, peepholes. The LSTM of 1997 had no forget gate. Cho's GRU has U (r h)
+**Left out** Several layers, both directions, unequal lengths, peepholes; the LSTM of 1997 had no forget gate. Cho's GRU: U (r h)
 where torch and we have r (U h): the old state is gated after U, so that U h is one product for all three parts.
 **Lesson** notebooks/01_basics/0102_recurrent_nets.ipynb
 **Source** The papers; no code taken. Made for time-lapse tracks: genes have no order, and each order gives another answer.
@@ -56,9 +56,8 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(hidden, sizes.label)
         for p in self.parameters():
             nn.init.uniform_(p, -(hidden**-0.5), hidden**-0.5)
-        if cell == "lstm":  # keep, to begin with
-            nn.init.ones_(self.W.bias[hidden : 2 * hidden])
-            nn.init.zeros_(self.U.bias[hidden : 2 * hidden])
+        for part, one in ((self.W, 1.0), (self.U, 0.0)) if cell == "lstm" else ():  # keep, to begin with
+            nn.init.constant_(part.bias[hidden : 2 * hidden], one)
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("sd", torch.ones(inputs))
 
@@ -75,7 +74,7 @@ class Recurrent(nn.Module):
         return x
 
     def unroll(self, x, carried=None):
-        """What is carried on at every time (each cells x times x hidden): h, and c of an LSTM; it starts from 0 or ``carried``."""
+        """What is carried on at every time (each cells x times x hidden): h, and an LSTM's c, from 0 or ``carried``."""
         carried, made = carried or [x.new_zeros(len(x), self.U.in_features)] * self.carries, []
         for wx in self.W(x).unbind(1):
             carried = self.step(wx, self.U(carried[0]), *carried)
@@ -83,11 +82,11 @@ class Recurrent(nn.Module):
         return [torch.stack(v, 1) for v in zip(*made, strict=True)]
 
     def forward(self, x):
-        h = self.unroll((self.shaped(x) - self.mean) / self.sd)[0]
+        h, *_ = self.unroll((self.shaped(x) - self.mean) / self.sd)
         return h, self.head(h[:, -1])
 
     def fading(self, x):
-        """Spectral norm of d(carried on at t) / d(carried on after the first step) for the later times of x (times x features)."""
+        """Spectral norm of d(carried at t) / d(carried after the first step) at the later times of x (times x features)."""
         first = torch.cat(self.unroll(x[None, :1]))[:, 0].detach()
         later = lambda s: torch.cat(self.unroll(x[None, 1:], s.chunk(self.carries)), -1)[0]
         slopes = torch.autograd.functional.jacobian(later, first, vectorize=True, strategy="forward-mode")
@@ -117,6 +116,8 @@ def outputs(self, b):
 
 class RNN(Model):
     """Types of sequences by Elman's net, whose memory fades (doi:10.1207/s15516709cog1402_1).
+
+    Over 50 frames its claim is false: in four of five seeds it stays at chance, where ``LSTM`` and ``GRU`` find 98 of 100.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def test_the_nets_first_layer_is_the_written_out_one():
     m = CNN(**SMALL).fit(a, **CPU)
     conv, x = m.branches[0][1], torch.tensor(m.images(a))[:, None]
     with torch.no_grad():
-        assert torch.allclose(conv(x), convolve(x, conv.weight) + conv.bias[:, None, None], atol=1e-5)
+        assert torch.allclose(m.branches[0][:2](x), convolve(x, conv.weight) + conv.bias[:, None, None], atol=1e-5)
 
 
 def test_convolution_moves_with_the_picture():
@@ -109,6 +109,8 @@ def test_order_of_the_columns_does_not_count():
     m = CNN(**SMALL).fit(a, **CPU)
     mixed = a[:, np.random.default_rng(0).permutation(a.n_vars)].copy()
     assert np.array_equal(m.images(a), m.images(mixed))
+    x, order = np.random.default_rng(1).random((30, 12)), np.random.default_rng(2).permutation(12)
+    assert np.allclose(plane(x[:, order], "pca", 0), plane(x, "pca", 0)[order], atol=1e-9)  # each gene keeps its place
 
 
 class Watched(CNN):
@@ -190,12 +192,16 @@ def accuracies(a, seed, **nets):
 
 
 @claims(
-    "share of unseen cells whose type is found", bar=0.685, seen="largest type 0.31-0.38, CNN 0.99-1.00, logistic regression 1.00"
+    "share of unseen cells whose type is found",
+    bar=0.685,
+    seen="largest type 0.31-0.38, CNN 0.99-1.00, logistic regression 1.00",
+    slow=True,
 )
 def claim(seed):
     return accuracies(simulate.counts(seed=seed), seed, deep=CNN(), random=CNN(layout="random")) | {"oracle": 1.0}
 
 
+@pytest.mark.slow
 def test_claim():
     """At least nine tenths of the logistic regression, which is never wrong here; and a layout without sense does as well."""
     found = holds(claim)
@@ -203,9 +209,10 @@ def test_claim():
 
 
 def test_the_mean_forgets_where():
-    """Global average pooling (0.36-0.74 in ten seeds) does not know which gene it sees."""
-    found = accuracies(simulate.counts(seed=0), 0, mean=CNN(places=False))
-    assert found["mean"] < 0.9 * found["classical"]
+    """Global average pooling does not know which gene it sees: 0.41-0.65 of the cells in seeds 10-14, with places 0.86-0.99."""
+    learn, test = halves(simulate.counts(n=400, genes=150), 0)
+    found = [CNN(size=16, places=p).fit(learn, where={"label": "obs/cell_type"}, **CPU).score(test) for p in (True, False)]
+    assert found[1] < 0.85 * found[0]
 
 
 def hard(seed):

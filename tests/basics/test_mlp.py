@@ -1,4 +1,4 @@
-"""Back-propagation by hand against autograd and differences, XOR, the paper's mirror symmetry, and cell types on simulated truth."""
+"""Back-propagation by hand against autograd and differences, XOR, the paper's mirror symmetry, types on simulated truth."""
 
 from itertools import pairwise, product
 

@@ -190,7 +190,7 @@ def test_the_adding_problem(key):
 
 
 def fates(cls, seed, learnt=19_200):
-    """Shares of unseen tracks whose fate is found: the larger class, lines and trees on mean and frames, the net, who knows the rule."""
+    """Shares of unseen tracks whose fate is found: larger class, lines and trees, the net, who knows the rule."""
     a = tracks(learnt + 2000, seed=seed)
     known, truth = np.split(a.obs["label"].to_numpy(), [learnt])
     x, line, trees = (
@@ -209,16 +209,38 @@ def fates(cls, seed, learnt=19_200):
 WHAT = "share of unseen tracks whose fate, told by two of 50 frames, is found"
 
 
-@claims(WHAT, bar=0.0, seen="", slow=True, false=True, key="rnn")
+@claims(
+    WHAT,
+    bar=0.745,
+    seen="larger class 0.50-0.52, RNN 0.48-0.52 in four seeds and 0.83 in one, boosted trees 0.83-0.85; the bar is the LSTM's",
+    slow=True,
+    false=True,
+    key="rnn",
+)
 def claim(seed):
     return fates(RNN, seed)
 
 
-@claims(WHAT, bar=0.0, seen="", slow=True, key="lstm")
+@claims(WHAT, bar=0.745, seen="larger class 0.50-0.51, LSTM 0.985-0.991, boosted trees 0.83-0.85", slow=True, key="lstm")
 def claim_lstm(seed):
     return fates(LSTM, seed)
 
 
-@claims(WHAT, bar=0.0, seen="", slow=True, key="gru")
+@claims(WHAT, bar=0.74, seen="larger class 0.50-0.51, GRU 0.980-0.988, boosted trees 0.83-0.85", slow=True, key="gru")
 def claim_gru(seed):
     return fates(GRU, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [claim_lstm, claim_gru])
+def test_claim(which):
+    """Gated nets find what happened up to 49 frames ago, and beat trees on all frames; lines on them hardly beat chance."""
+    found = holds(which)
+    assert found["deep"] > found["flat_trees"] + 0.05 and max(found["mean_line"], found["flat_line"]) < 0.65
+
+
+@pytest.mark.slow
+def test_the_plain_net_does_not_get_there():
+    """Four of seeds 10-14 stay at chance, one reaches 0.83, where the gated nets find 0.98: its claim is false."""
+    found = holds(claim)
+    assert found["deep"] < 0.9
