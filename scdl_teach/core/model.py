@@ -316,7 +316,7 @@ class Model(Estimator, nn.Module):
 
     @property
     def device(self):
-        return next((p.device for p in (*self.parameters(), *self.buffers())), "cpu")
+        return next((p.device for own in (self.parameters, self.buffers) for p in own()), "cpu")
 
     @property
     def chunk(self):

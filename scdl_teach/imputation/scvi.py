@@ -18,7 +18,8 @@ from torch import nn
 from ..core.engine import Phase, Update
 from ..core.fields import Category, Counts
 from ..core.model import Model
-from ..nn.likelihoods import softmax_nb_nll, zinb_nll
+from ..nn.fast_zinb import softmax_zinb_nll
+from ..nn.likelihoods import softmax_nb_nll
 from ..nn.losses import gaussian_kl
 
 NORMS = {
@@ -69,8 +70,7 @@ class LibraryNet(nn.Module):
 
 def normal_kl(mean, var, prior_mean, prior_var):
     """KL(N(mean, var) || N(prior_mean, prior_var)), summed over the last axis."""
-    ratio = var / prior_var
-    return 0.5 * (ratio + (mean - prior_mean).square() / prior_var - 1 - ratio.log()).sum(-1)
+    return 0.5 * (var / prior_var + (mean - prior_mean).square() / prior_var - 1 - (var / prior_var).log()).sum(-1)
 
 
 class SCVI(Model):
@@ -181,7 +181,7 @@ class SCVI(Model):
         """Minus log likelihood, summed over genes, mean over cells."""
         if logit_pi is None:
             return softmax_nb_nll(logits, lib, self.net.log_theta, b.x, b.x_nz)
-        return zinb_nll(b.x, lib.exp() * logits.softmax(1), self.net.log_theta.exp(), logit_pi).sum(1).mean()
+        return softmax_zinb_nll(logits, lib, self.net.log_theta, logit_pi, b.x, b.x_nz)
 
     def loss(self, b):
         loss, terms = self.elbo(b, self.shifts(b), min(1.0, self.at / self.warmup))

@@ -62,31 +62,34 @@ class SoftmaxNB(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits, lib, log_theta, x, flat):
-        n, g = x.shape
         share, theta = torch.softmax(logits, 1), log_theta.exp()
         e = share.mul(lib.exp()).div_(theta)
         soft = torch.log1p(e)
-        v, cols = x.view(-1)[flat], flat % g
-        reached, high = ladder(v, cols, g)
-        log_e = torch.log(e.view(-1)[flat].clamp(min=1e-30))  # only where x > 0: elsewhere it is multiplied by 0
+        cols = flat % len(theta)
+        v, at, e_at = (a.reshape(-1).index_select(0, flat) for a in (x, soft, e))
+        reached, high = ladder(v, cols, len(theta))
+        log_e = torch.log(e_at.clamp(min=1e-30))  # only where x > 0: elsewhere it is multiplied by 0
         per_gene = soft.sum(0)
         steps = theta + torch.arange(RUNGS, device=x.device)[:, None]
-        nll = torch.dot(theta, per_gene) + torch.dot(v, soft.view(-1)[flat] - log_e) - (reached * steps.log()).sum()
+        nll = torch.dot(theta, per_gene) + torch.dot(v, at - log_e) - (reached * steps.log()).sum()
         nll = nll + torch.dot(reached.sum(1), torch.arange(1, RUNGS + 1, device=x.device, dtype=x.dtype).log())
         vh, th = v[high], theta[cols[high]]
         first = torch.lgamma(th + RUNGS) - torch.lgamma(torch.full_like(vh, RUNGS + 1))  # what the ladder has counted
         nll = nll - (torch.lgamma(vh + th) - torch.lgamma(vh + 1) - first).sum()
-        ctx.save_for_backward(share, e, theta, x, per_gene, reached / steps, vh, th, cols[high])
-        return nll / n
+        ctx.save_for_backward(
+            share, e, theta, per_gene - (reached / steps).sum(0), v.div_(e_at.add_(1)), flat, vh, th, cols[high]
+        )
+        return nll / len(x)
 
     @staticmethod
     def backward(ctx, up):
-        share, e, theta, x, per_gene, slopes, vh, th, cols = ctx.saved_tensors
-        by_mean = (x + theta).mul_(e.div(e + 1)).sub_(x)  # gradient with respect to the log mean
-        by_theta = theta * (per_gene - slopes.sum(0)) - by_mean.sum(0)
+        share, e, theta, per_gene, fall, flat, vh, th, cols = ctx.saved_tensors
+        by_mean = (e + 1).reciprocal_().mul_(e).mul_(theta)  # gradient with respect to the log mean: where x = 0,
+        by_mean.view(-1).index_add_(0, flat, fall, alpha=-1)  # and what each count takes from it
+        by_theta = theta * per_gene - by_mean.sum(0)
         by_theta.index_add_(0, cols, th * (torch.digamma(vh + th) - torch.digamma(th + RUNGS)), alpha=-1)
-        k, total = up / len(x), by_mean.sum(1, keepdim=True)
-        return by_mean.sub_(share * total).mul_(k), total * k, by_theta * k, None, None
+        k, total = up / len(share), by_mean.sum(1, keepdim=True)
+        return by_mean.addcmul_(share, total, value=-1).mul_(k), total * k, by_theta * k, None, None
 
 
 def ladder(v, cols, genes):

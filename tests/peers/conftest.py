@@ -3,5 +3,7 @@
 import importlib.util
 
 collect_ignore = [
-    f"test_{name}.py" for name, module in {"scvi": "scvi", "tangram": "tangram"}.items() if not importlib.util.find_spec(module)
+    f"test_{name}.py"
+    for name, module in {"scvi": "scvi", "tangram": "tangram", "scib": "scib_metrics"}.items()
+    if not importlib.util.find_spec(module)
 ]

@@ -39,7 +39,11 @@ def their_net(model):
     )  # fmt: skip
     copy_block(vae.z_encoder.encoder, net.read, net.after_read[0], model.into)
     copy_block(vae.decoder.px_decoder, net.expand, net.after_expand[0], model.out)
-    heads = {net.mean: vae.z_encoder.mean_encoder, net.log_var: vae.z_encoder.var_encoder, net.logits: vae.decoder.px_scale_decoder[0]}
+    heads = {
+        net.mean: vae.z_encoder.mean_encoder,
+        net.log_var: vae.z_encoder.var_encoder,
+        net.logits: vae.decoder.px_scale_decoder[0],
+    }
     if net.pi:
         heads[net.pi] = vae.decoder.px_dropout_decoder
     if model.library:
