@@ -192,12 +192,18 @@ def main():
     os.environ["OMP_NUM_THREADS"] = "1"
     claims, comparisons = found_claims(args.only), found_comparisons(args.only)
     todo = list(jobs_of(claims, comparisons, args.seeds))
+    failed = 0
     print(f"{len(todo)} rows to run")
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(f, *a): (path, names) for f, a, path, names in todo}
+        waiting = {pool.submit(f, *a): (path, names, a) for f, a, path, names in todo}
         for future in as_completed(waiting):
+            path, names, about = waiting[future]
+            if future.exception():  # the others go on
+                failed += 1
+                print(f"FAILED {about}: {future.exception()!r}", flush=True)
+                continue
             row = future.result()
-            put(waiting[future][0], [row], waiting[future][1])
+            put(path, [row], names)
             print(
                 "  ".join(f"{k} {v}" for k, v in row.items() if k not in ("claim", "more", "date", "versions", "code")),
                 flush=True,
@@ -205,7 +211,7 @@ def main():
     if not args.only:  # what no longer has a claim goes
         keys = {key for key, _ in claims}
         put(RESULTS, [], ["key", "seed"], stale=lambda r: r["key"] not in keys)
-    return 0
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
