@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from scdl_teach.core.data import Batch
 from scdl_teach.imputation.scvi import SCVI
@@ -81,4 +82,4 @@ def test_scores_of_scib_metrics():
     assert np.mean(shared) > 0.995
     moved = r["z"][None] + r["apart"][:, None, None] * np.eye(5)[4] * r["batch"][None, :, None]
     ours = [mixing(z, r["batch"].astype(int), k=30) for z in moved]
-    assert np.corrcoef(ours, r["ilisi"])[0, 1] > 0.95 and (np.diff(ours) < 0).all()  # other formulas, the same course
+    assert (np.diff(ours) < 0).all() and spearmanr(ours, r["ilisi"]).statistic > 0.85  # other formulas, the same order
