@@ -143,7 +143,9 @@ def tables(t):
         lines.append(f"{first}| {factor} | {r.mb:.0f} | {r.mb_peer:.0f} |")
     speed_table = "\n".join(lines)
     lines = ["| data | likelihood | log-likelihood, ours | scvi-tools | ARI, ours | scvi-tools |", "|" + "---|" * 6]
-    q = t[t["what"] == "quality"].groupby(["data", "likelihood", "package"])[["log_likelihood", "ari"]].mean().unstack()
+    q = t[t["what"] == "quality"]
+    if len(q):
+        q = q.groupby(["data", "likelihood", "package"])[["log_likelihood", "ari"]].mean().unstack()
     for (data, likelihood), r in q.iterrows():
         cells = [r["log_likelihood", "ours"], r["log_likelihood", "peer"], r["ari", "ours"], r["ari", "peer"]]
         lines.append(
