@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import os
-import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,8 +22,9 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: run one study at a time
-    fcntl = None
+    import resource
+except ImportError:  # Windows: run one study at a time; memory is not measured
+    fcntl = resource = None
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "book/results"
@@ -133,7 +133,8 @@ def run_comparison(table, method, module, name, digest, seed):
     """One row of a comparison: scores, CPU seconds, and the memory above what stood before (MB)."""
     sys.path.insert(0, str(ROOT))
     f = getattr(importlib.import_module(module), name)
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    unit = 1024 if sys.platform == "linux" else 1024**2
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if resource else 0
     before, start = peak(), time.process_time()
     scores = {k: round(float(v), 5) for k, v in f(seed, method).items()}
     return {"method": method, "seed": seed} | scores | {"mb": round(peak() - before)} | facts(start, digest)
