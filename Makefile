@@ -4,6 +4,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# scanpy's numba would otherwise set torch back to all cores
+export NUMBA_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .PHONY: help setup tour lab test lessons lessons-test lessons-seeds study peers bench book student clean

@@ -125,6 +125,9 @@ def threads():
     found = f"torch uses {used} on {has} cores; OMP_NUM_THREADS is {word}"
     if used > 1 and (has <= 4 or used > has):
         return HINT, f"{found}: small networks run many times slower when threads fight", export("OMP_NUM_THREADS", 1)
+    if word != "not set" and has > used and "NUMBA_NUM_THREADS" not in os.environ:
+        why = f"{found}, but scanpy's numba sets torch back to all cores"
+        return HINT, why, export("NUMBA_NUM_THREADS", used)
     return OK, found, ""
 
 

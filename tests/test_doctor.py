@@ -77,8 +77,20 @@ def test_python_too_old(monkeypatch):
 def test_threads(monkeypatch, used, cores, wanted):
     monkeypatch.setattr("torch.get_num_threads", lambda: used)
     monkeypatch.setattr(doctor, "cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     status, _, mend = doctor.threads()
     assert status == wanted and ("OMP_NUM_THREADS" in mend) == (wanted == "hint")
+
+
+def test_numba_would_raise_the_threads_of_torch(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    monkeypatch.setattr(doctor, "cores", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    status, _, mend = doctor.threads()
+    assert status == "hint" and "NUMBA_NUM_THREADS=1" in mend
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert doctor.threads()[0] == "ok"
 
 
 def test_device(monkeypatch):

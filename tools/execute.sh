@@ -3,7 +3,7 @@
 # A py:percent file of the same name beside the notebook (while authoring) is turned into it first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONHASHSEED=0 SCDL_TEACH_PROGRESS=lines
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONHASHSEED=0 SCDL_TEACH_PROGRESS=lines
 for nb in "$@"; do
   nb=${nb%.py}; nb=${nb%.ipynb}
   [ -f "$nb.py" ] && jupytext --quiet --to ipynb --update "$nb.py"

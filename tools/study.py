@@ -190,7 +190,7 @@ def main():
     ask.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     ask.add_argument("--processes", type=int, default=2)
     args = ask.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
     claims, comparisons = found_claims(args.only), found_comparisons(args.only)
     todo = list(jobs_of(claims, comparisons, args.seeds))
     failed = 0

@@ -23,7 +23,7 @@ ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tools"))
 RESULTS, FIGURE, PAGE = ROOT / "book/results/bench.csv", ROOT / "book/results/bench.png", ROOT / "book/benchmark.md"
 ZEROS = (0.72, 0.93)
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 QUALITY = {
     "groups": {"from": "groups", "with": {"seed": 0}},
     "counts": {"from": "counts", "with": {"n": 1000, "seed": 0}},
