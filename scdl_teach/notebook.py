@@ -31,8 +31,15 @@ def setup(seed=0):
         shell.InteractiveTB.set_mode("Minimal")
         keep = '{"bbox_inches": "tight", "metadata": {"Software": None}}'
         shell.run_line_magic("config", f"InlineBackend.print_figure_kwargs = {keep}")
+        shell.set_custom_exc((NameError,), out_of_order)
     print("  ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "scanpy", "anndata", "numpy")))
     return seed
+
+
+def out_of_order(shell, kind, error, trace, tb_offset=None):
+    """A name that is not there was mostly made by a cell that has not run: say so."""
+    error.args = (f"{error}. If a cell above makes it, run the lesson from the top (Run > Run All Above Selected Cell)",)
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
 
 def claim(text, value, *, below=None, above=None, seen=""):
