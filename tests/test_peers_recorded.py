@@ -18,6 +18,8 @@ from scdl_teach.nn.neighbours import knn
 from scdl_teach.spatial.tangram import Tangram
 from scdl_teach.testing import toy_for
 
+from .peers.scores import ours
+
 HERE = Path(__file__).parent / "peers/recorded"
 
 
@@ -83,3 +85,11 @@ def test_scores_of_scib_metrics():
     moved = r["z"][None] + r["apart"][:, None, None] * np.eye(5)[4] * r["batch"][None, :, None]
     ours = [mixing(z, r["batch"].astype(int), k=30) for z in moved]
     assert (np.diff(ours) < 0).all() and spearmanr(ours, r["ilisi"]).statistic > 0.85  # other formulas, the same order
+
+
+def test_scores_of_embeddings_are_those_of_scib_metrics():
+    r = recorded("scib")
+    for apart, want in zip(r["apart"], r["scores"], strict=True):
+        z = r["z"] + apart * np.eye(5)[4] * r["batch"][:, None]
+        found = ours(z, r["kind"].astype(int), r["batch"].astype(int))
+        assert found == pytest.approx(want, abs=2e-3), apart  # the cells are stored with four digits

@@ -74,12 +74,13 @@ def scores():
     found = scib_metrics.utils.KMeans(3).fit(z).labels_
     near = {"found": found.tolist(), "neighbours": jax_approx_min_k(z, 11).indices[:, 1:].tolist()}
     ari = scib_metrics.nmi_ari_cluster_labels_kmeans(z, kind)["ari"]
-    ilisi = []
+    ilisi, scores = [], []
     for apart in APART:
         moved, _, batch = test_scib.cells(apart, n=120)
+        scores.append({k: round(float(v), 6) for k, v in test_scib.theirs(moved, kind, batch).items()})
         ilisi.append(float(scib_metrics.ilisi_knn(jax_approx_min_k(moved, 31), batch)))
     given = {"z": plain(z, 4), "kind": kind.tolist(), "batch": batch.tolist(), "apart": APART}
-    return given | near | {"ari": ari, "ilisi": ilisi, "version": f"scib-metrics {version('scib-metrics')}"}
+    return given | near | {"ari": ari, "ilisi": ilisi, "scores": scores, "version": f"scib-metrics {version('scib-metrics')}"}
 
 
 def plain(values, digits=10):

@@ -5,8 +5,11 @@ import pytest
 import scib_metrics
 from scib_metrics.nearest_neighbors import jax_approx_min_k
 
+from scdl_teach import metrics
 from scdl_teach.metrics import adjusted_rand, mixing
 from scdl_teach.nn.neighbours import knn
+
+from .scores import ours
 
 
 def cells(apart, n=300, seed=0):
@@ -45,3 +48,27 @@ def test_mixing_is_ordered_as_ilisi():
         theirs.append(scib_metrics.ilisi_knn(jax_approx_min_k(z, 31), batch))
     assert (np.diff(ours) < 0).all() and (np.diff(theirs) < 1e-6).all()
     assert ours[0] > 0.9 and theirs[0] > 0.7 and ours[-1] < 0.01 and theirs[-1] < 0.01
+
+
+def theirs(z, kind, batch):
+    near = lambda k: jax_approx_min_k(z, k)
+    before = z + np.float32(3.0) * batch[:, None]
+    return {
+        "type ASW": scib_metrics.silhouette_label(z, kind),
+        "batch ASW": scib_metrics.silhouette_batch(z, kind, batch),
+        "iLISI": scib_metrics.ilisi_knn(near(60), batch),
+        "cLISI": scib_metrics.clisi_knn(near(60), kind),
+        "kBET": scib_metrics.kbet(near(30), batch)[0],
+        "connectivity": scib_metrics.graph_connectivity(near(6), kind),
+        "PCR": scib_metrics.pcr_comparison(before, z, batch, categorical=True),
+    }
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0, 3.0])
+def test_scores_are_theirs(apart):
+    z, kind, batch = cells(apart)
+    want = theirs(z, kind, batch)
+    for name, value in ours(z, kind, batch).items():
+        assert value == pytest.approx(float(want[name]), abs=1e-3), name
+    found = scib_metrics.utils.KMeans(3).fit(z).labels_
+    assert metrics.nmi(kind, found) == pytest.approx(scib_metrics.nmi_ari_cluster_labels_kmeans(z, kind)["nmi"], abs=1e-9)
