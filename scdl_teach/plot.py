@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -27,15 +28,17 @@ STYLE = {
 
 def history(rows):
     """The course of a training: one panel for every column of ``model.history_``, phases in different colours."""
-    columns = [c for c in rows.columns if c not in ("phase", "epoch")]
+    columns = [c for c in rows.columns if c not in ("phase", "epoch", "step", "round")]
+    phases = rows["phase"] if "phase" in rows else pd.Series("", rows.index)
     fig, axes = plt.subplots(1, len(columns), figsize=(min(8.5, 3.4 * len(columns) + 1), 3.0), squeeze=False)
     step = np.arange(1, len(rows) + 1)
     for ax, column in zip(axes[0], columns, strict=True):
-        for phase, color in zip(rows["phase"].unique(), CYCLE, strict=False):
-            here = (rows["phase"] == phase).to_numpy()
+        for phase, color in zip(phases.unique(), CYCLE, strict=False):
+            here = (phases == phase).to_numpy()
             ax.plot(step[here], rows[column].to_numpy()[here], color=color, label=phase)
         ax.set(xlabel="epoch", ylabel=column.replace("_", " "))
-    axes[0, -1].legend(title="phase")
+    if "phase" in rows:
+        axes[0, -1].legend(title="phase")
     return fig
 
 

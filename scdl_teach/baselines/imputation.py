@@ -93,18 +93,26 @@ class MAGIC(Estimator):
     rescale: bool = True
 
     def learn(self, data, rng, epochs=None, device="auto"):
-        x, size = steps.counts_of(data)
-        y = np.sqrt(x / size)
+        y = arrays(data.take(data.rows)).x  # single precision, and one table held: 50,000 cells x 2,000 genes are 400 MB
+        y /= (total := y.sum(1, keepdims=True)) / np.median(total)
+        mean, y = y.mean(0, dtype=float), np.sqrt(y, out=y)
         z = steps.scores(y, self.components)
-        step = steps.diffusion(z, self.neighbors, self.decay)
+        step, walked = steps.diffusion(z, self.neighbors, self.decay), 0
         for i in range(20 if self.t == "auto" else self.t):
-            z, old, y = step @ z, z, step @ y
+            z, old, walked = step @ z, z, i + 1
             change = steps.moved(old, z)
-            yield {"step": i + 1, "change": change}
+            yield {"step": walked, "change": change}
             if self.t == "auto" and change < 1e-3:
                 break
-        y = y**2
-        self.result_ = (y * ((x / size).mean(0) / np.maximum(y.mean(0), 1e-12) if self.rescale else 1)).astype(np.float32)
+        for part in np.array_split(np.arange(y.shape[1]), -(-y.shape[1] // 256)):
+            values = y[:, part]
+            for _ in range(walked):
+                values = step @ values
+            y[:, part] = values
+        y **= 2
+        if self.rescale:
+            y *= mean / np.maximum(y.mean(0, dtype=float), 1e-12)
+        self.result_ = y
 
     def outputs(self, b):
         return {"denoised": self.result_[b.rows]}
