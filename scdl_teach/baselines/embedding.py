@@ -49,7 +49,7 @@ class PCA(Estimator):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(PCA)
     >>> PCA(latent=3).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 3)
+    (90, 3)
     """
 
     needs = {"x": Field()}
@@ -100,7 +100,7 @@ class TSNE(Estimator):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(TSNE)
     >>> TSNE(perplexity=8).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 2)
+    (90, 2)
     """
 
     needs = {"x": Field()}
@@ -154,7 +154,7 @@ class UMAP(Estimator):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(UMAP)
     >>> UMAP(neighbors=8).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 2)
+    (90, 2)
     """
 
     needs = {"x": Field()}
@@ -215,7 +215,7 @@ class DiffusionMap(Estimator):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(DiffusionMap)
     >>> DiffusionMap(latent=2).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 2)
+    (90, 2)
     """
 
     key = "diffmap"
@@ -279,7 +279,7 @@ class GPLVM(Model):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(GPLVM)
     >>> GPLVM(epochs=5).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 2)
+    (90, 2)
     """
 
     needs = {"x": Field()}
@@ -366,7 +366,7 @@ class SIMLR(Estimator):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(SIMLR)
     >>> SIMLR(n_clusters=3).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 3)
+    (90, 3)
     """
 
     needs = {"x": Field()}
@@ -430,7 +430,7 @@ class ZIFA(Estimator):
     >>> from scdl_teach.testing import toy_for
     >>> (adata,) = toy_for(ZIFA)
     >>> ZIFA(latent=2, steps=5).fit(adata, progress=False).predict(adata)["latent"].shape
-    (60, 2)
+    (90, 2)
     """
 
     needs = {"x": Expression()}
