@@ -61,11 +61,11 @@ def test_zeros_are_expected_where_nothing_was_lost():
     """Counts of one law: the NB curve meets the zeros, Poisson's lies below; lost entries lie above both."""
     rng = np.random.default_rng(0)
     mu = np.geomspace(0.05, 20, 80) * np.ones((600, 1))
-    x = rng.poisson(rng.gamma(2.0, mu / 2.0))
+    x = rng.poisson(rng.gamma(1.0, mu))  # theta 1
     t = l0301.zeros(x)
     assert abs((t["seen"] - t["NB"]).mean()) < 0.03 and (t["seen"] - t["Poisson"]).mean() > 0.05
     lost = l0301.zeros(np.where(rng.random(x.shape) < 0.3, 0, x))
-    assert (lost["seen"] - lost["NB"]).mean() > 0.05
+    assert (lost["seen"] - lost["NB"]).mean() > 0.035
 
 
 def test_rare_cells_and_changes():

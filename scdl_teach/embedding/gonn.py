@@ -1,0 +1,111 @@
+"""GONN: a classifier whose first units are gene programmes (Peng, Wang & Shang 2019, doi:10.1186/s12859-019-2769-6).
+
+**Idea** The encoder of GOAE, learnt from labels: genes feed the units of their own programmes (in the paper, terms of the Gene
+Ontology), free units see all genes, a second layer joins both to a code, and a softmax names the cell's type. The code of
+cells without labels can then be clustered, and the units say which programmes the answer rests on.
+**Kept** The masked layer, free units, the code, cross-entropy.
+**Left out** The Ontology itself (its levels and the annotations that climb them): any table of sets will do.
+**Reconstruction** No code was released and only the abstract was at hand: widths, tanh, optimiser and epochs, ``paper`` too, are ours.
+**Lesson** notebooks/05_embedding/0503_knowledge_primed_nets.ipynb
+**Source** The paper's abstract; written from it, no code taken.
+"""
+
+from torch import nn
+from torch.nn import functional as F
+
+from ..core.engine import Phase, Update
+from ..core.fields import Category, Counts, DataError, Mask
+from ..core.model import Model
+from ..nn.layers import CountScaler
+from .goae import PrimedEncoder, start_from
+
+
+class GONN(Model):
+    """A classifier whose first hidden units are named gene programmes.
+
+    Parameters
+    ----------
+    free : units that see all genes (100; never more than programmes); 0: every unit is a programme
+    latent : width of the code (100)
+    dropout : share of the input set to zero in training
+    epochs, lr, batch_size : 100 at 1e-3 with 64 cells; all numbers here are a reconstruction
+    patience : epochs without progress before it stops, seen on rows held out by ``fit(validation=0.1)``, else in the loss
+
+    Reads
+    -----
+    x : raw counts, of which the net sees centred logs; label : the cell types; programmes : zeros and ones (genes x programmes, a
+    DataFrame names them), as ``datasets.programmes(adata)`` makes them. The last two to fit only
+
+    Writes
+    ------
+    obsm/X_gonn : code (cells x latent); obs/gonn_label : the likeliest type
+    obsm/gonn_probability : of every type (cells x types, in the order of ``categories_["label"]``)
+    obsm/X_gonn_activity : activities (cells x programmes, -1 to 1; positive: its genes go up)
+    varm/gonn : weights of the masked layer (genes x programmes)
+
+    Raises
+    ------
+    DataError : not counts, a cell without a label, no programmes, or none with any of these genes
+
+    Examples
+    --------
+    >>> from scdl_teach.testing import toy_for
+    >>> GONN(epochs=1).fit(*toy_for(GONN), progress=False).predict(*toy_for(GONN))["probability"].shape
+    (90, 3)
+    """
+
+    needs = {"x": Counts(), "label": Category("obs/label", fit_only=True), "programmes": Mask()}
+    writes = {
+        "latent": "obsm/X_gonn",
+        "label": "obs/gonn_label",
+        "probability": "obsm/gonn_probability",
+        "activity": "obsm/X_gonn_activity",
+        "weights": "varm/gonn",
+    }
+    names = {"label": "label"}
+    paper = dict(free=100, latent=100, epochs=100, lr=1e-3)
+
+    free: int = 100
+    latent: int = 100
+    dropout: float = 0.2
+    epochs: int = 100
+    lr: float = 1e-3
+    batch_size: int = 64
+    patience: int | None = None
+
+    def build(self, sizes):
+        if not sizes.programmes:
+            raise DataError("varm['programmes'] has no programme; take scdl_teach.datasets.programmes(adata)")
+        self.scaler = CountScaler(sizes.x)
+        self.encoder = PrimedEncoder(sizes.x, sizes.programmes, self.free, self.latent)
+        self.answer = nn.Linear(self.latent, sizes.label)
+
+    def plan(self):
+        update = Update([self.encoder, self.answer], lr=self.lr)
+        return [Phase("train", self.epochs, [update], self.batch_size, start=self.begin, patience=self.patience)]
+
+    def begin(self, data):
+        start_from(self.encoder, self.scaler, data)
+
+    def read(self, b):
+        """Code (cells x latent), activities (cells x programmes), logits of the types (cells x types)."""
+        x = self.scaler.log(b.x)[0] - self.scaler.mean
+        z, activity = self.encoder(F.dropout(x, self.dropout, self.training))
+        return z, activity, self.answer(z)
+
+    def loss(self, b):
+        return F.cross_entropy(self.read(b)[2], b.label)
+
+    def skill(self, b):
+        """Share of cells whose type is found."""
+        return (self.read(b)[2].argmax(1) == b.label).float().mean()
+
+    def outputs(self, b):
+        z, activity, logits = self.read(b)
+        return {
+            "latent": z,
+            "label": logits.argmax(1),
+            "probability": logits.softmax(1),
+            "activity": activity * self.encoder.sign,
+            "weights": self.encoder.weights,
+        }
