@@ -76,7 +76,7 @@ def test_a_run(tmp_path):
     a.obsm["X_umap"], a.uns["mine"] = np.random.default_rng(0).normal(size=(200, 2)), {"kept": 1}
     a.write_h5ad(tmp_path / "my.h5ad")
     before, said = (tmp_path / "my.h5ad").read_bytes(), []
-    how = {"epochs": "3", "n_genes": "100", "genes": "gene7", "label": "cell_type"}
+    how = {"system": "dca", "epochs": "3", "n_genes": "100", "genes": "gene7", "label": "cell_type"}
     made = recipes.run("imputation", tmp_path / "my.h5ad", tmp_path / "new" / "out", how, {"x": "layers/umi"}, said.append)
     assert (tmp_path / "my.h5ad").read_bytes() == before
     assert made["h5ad"] == tmp_path / "new" / "out" / "my_imputation.h5ad"

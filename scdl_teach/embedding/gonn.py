@@ -6,6 +6,10 @@ cells without labels can then be clustered, and the units say which programmes t
 **Kept** The masked layer, free units, the code, cross-entropy.
 **Left out** The Ontology itself (its levels and the annotations that climb them): any table of sets will do.
 **Reconstruction** No code was released and only the abstract was at hand: widths, tanh, optimiser and epochs, ``paper`` too, are ours.
+**Control** With ``shuffled(programmes)``: simulated types that differ in planted sets (seeds 10-14, ``free=0``; share of new cells
+named rightly): true sets 0.83-0.88, shuffled 0.66-0.74, logistic regression on genes 0.75-0.81, but on means of the true sets
+0.82-0.88. With free units true and shuffled sets are equal (0.77-0.81). On blood cells, half of them labelled, true modules
+0.75-0.80, shuffled 0.75-0.76, logistic regression 0.79-0.85; without its free units the net lacks the genes in no module.
 **Lesson** notebooks/05_embedding/0503_knowledge_primed_nets.ipynb
 **Source** The paper's abstract; written from it, no code taken.
 """

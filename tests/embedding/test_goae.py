@@ -87,9 +87,9 @@ def blood(seed):
 
 
 @claims(
-    "types found by k-means on a code from programmes only (adjusted Rand)",
-    bar=0.0,
-    seen="",
+    "types found by k-means on a code of programmes alone (adjusted Rand)",
+    bar=0.398,
+    seen="shuffled programmes 0.05-0.14, PCA 0.47-0.59, means of programmes 0.64-0.72, GOAE 0.65-0.70",
     slow=True,
 )
 def claim(seed):
