@@ -271,37 +271,29 @@ def orders(before, after, agree):
 
 
 # -- judges ------------------------------------------------------------------------------------------------
+def run(x, w, u, squeeze=np.tanh):
+    made, h = [], 0.0
+    for v in x:
+        h = squeeze(w * v + u * h)
+        made.append(h)
+    return made
+
+
 def exercise_1(answer):
     """Elman's net, one number in, one number kept."""
     x, w, u = [1.0, 0.0, -2.0, 0.5], 0.8, 0.6
-    want, h = [], 0.0
-    for v in x:
-        h = np.tanh(w * v + u * h)
-        want.append(h)
     got = np.asarray(answer(x, w, u), float)
     if got.shape != (4,):
         return "return the state after every frame: as many numbers as frames"
-    if np.allclose(got, want, atol=1e-6):
+    if np.allclose(got, run(x, w, u), atol=1e-6):
         return None
-    if np.allclose(got, np.tanh(w * np.array(x)), atol=1e-6):
-        return "each frame starts from nothing: the state of the frame before is missing (u * h)"
-    linear, h = [], 0.0
-    for v in x:
-        h = w * v + u * h
-        linear.append(h)
-    if np.allclose(got, linear, atol=1e-6):
-        return "the squeeze is missing: tanh of the sum"
-    if np.allclose(got, want[::-1], atol=1e-6):
-        return "right numbers, but the order is turned round"
-    swapped, h = [], 0.0
-    for v in x:
-        h = np.tanh(u * v + w * h)
-        swapped.append(h)
-    return (
-        "w meets the frame and u the state, not the other way round"
-        if np.allclose(got, swapped, atol=1e-6)
-        else "h = tanh(w * frame + u * h), from h = 0"
-    )
+    wrong = {
+        "each frame starts from nothing: the state of the frame before is missing (u * h)": run(x, w, 0.0),
+        "the squeeze is missing: tanh of the sum": run(x, w, u, lambda v: v),
+        "right numbers, but the order is turned round": run(x, w, u)[::-1],
+        "w meets the frame and u the state, not the other way round": run(x, u, w),
+    }
+    return next((hint for hint, v in wrong.items() if np.allclose(got, v, atol=1e-6)), "h = tanh(w * frame + u * h), from h = 0")
 
 
 def exercise_2(answer):

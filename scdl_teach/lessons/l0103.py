@@ -344,7 +344,7 @@ def same(a, b):
 def exercise_1(answer):
     q, k, v = torch.randn(3, 2, 5, 9, generator=torch.Generator().manual_seed(0))
     eye, fits = torch.eye(5, dtype=torch.bool), q @ k.mT
-    want = lambda s: s.masked_fill(eye, -torch.inf).softmax(-1) @ v
+    cut, want = (lambda s, with_: s.masked_fill(eye, with_)), lambda s: s.masked_fill(eye, -torch.inf).softmax(-1) @ v
     got = answer(q.clone(), k.clone(), v.clone())
     if isinstance(got, tuple):
         return "return the mixed values only, not the weights as well"
@@ -354,21 +354,14 @@ def exercise_1(answer):
         return None
     wrong = {
         "every gene still looks at itself: put minus infinity on the diagonal": (fits / 3).softmax(-1) @ v,
-        "you cut the weights after the softmax; they no longer sum to one": (fits / 3).softmax(-1).masked_fill(eye, 0.0) @ v,
-        "a fit of 0 is not 'forbidden', it still gets the weight e^0; minus infinity gets 0": (fits / 3)
-        .masked_fill(eye, 0.0)
-        .softmax(-1)
-        @ v,
+        "you cut the weights after the softmax; they no longer sum to one": cut((fits / 3).softmax(-1), 0.0) @ v,
+        "a fit of 0 is not 'forbidden', it still gets the weight e^0; minus infinity gets 0": cut(fits / 3, 0.0).softmax(-1) @ v,
         "divide the fits by the root of the width": want(fits),
         "divide by the root of the width, not by the width": want(fits / 9),
-        "the weights of one query sum to one: softmax over the last axis, the keys": (fits / 3)
-        .masked_fill(eye, -torch.inf)
-        .softmax(-2)
-        @ v,
+        "the weights of one query sum to one: softmax over the last axis, the keys": cut(fits / 3, -torch.inf).softmax(-2) @ v,
     }
-    return next(
-        (hint for hint, w in wrong.items() if same(got, w)), "the weighted means are not right; try the three genes of section 3"
-    )
+    told = (hint for hint, w in wrong.items() if same(got, w))
+    return next(told, "the weighted means are not right; try the three genes of section 3")
 
 
 def exercise_2(answer):

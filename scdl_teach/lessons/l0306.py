@@ -125,8 +125,7 @@ def all_methods(table, score="truth"):
 
 def rank_table(r):
     """Ranks of the methods in each score, best mean rank first."""
-    order = r.drop(columns="masked").mean(axis=1).sort_values().index
-    v = r.loc[order]
+    v = r.loc[r.drop(columns="masked").mean(axis=1).sort_values().index]
     fig, ax = plt.subplots(figsize=(8.4, 0.32 * len(v) + 1.5))
     image = ax.imshow(v, cmap="viridis_r", aspect="auto")
     for i, j in np.ndindex(*v.shape):
@@ -134,17 +133,7 @@ def rank_table(r):
             j, i, f"{v.iloc[i, j]:.0f}", ha="center", va="center", fontsize=9.5, color="white" if v.iloc[i, j] > 9 else "black"
         )
     ax.set(yticks=range(len(v)), yticklabels=v.index, xticks=range(v.shape[1]))
-    ax.set_xticklabels(
-        [
-            SCORES[c][0]
-            .replace(", ", ",\n")
-            .replace("gene ", "gene\n")
-            .replace("decoy ", "decoy\n")
-            .replace("masked ", "masked\n")
-            for c in v.columns
-        ],
-        fontsize=9,
-    )
+    ax.set_xticklabels([SCORES[c][0].replace(" ", "\n", 1) for c in v.columns], fontsize=9)
     ax.xaxis.tick_top()
     ax.axvline(v.shape[1] - 1.5, color="white", lw=4)
     ax.tick_params(length=0)

@@ -1,0 +1,184 @@
+"""Lesson 0401, batch effects and classical correction: its data, its figures, and the judges of its exercises."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from sklearn.decomposition import PCA
+
+from .. import metrics, plot, simulate
+
+UNEQUAL = [[0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.2, 0.6]]
+OWN = [[0.34, 0.33, 0.33, 0.0], [0.0, 0.33, 0.33, 0.34]]
+
+
+# -- data and measures -------------------------------------------------------------------------------------
+def tables(props=None, n=700, bs=0.6, seed=0):
+    """Two simulated batches as log counts, with batch and type; ``layers["shared"]``: the same cells in the first batch."""
+    a = simulate.batches(n=n, genes=200, bs=bs, props=props, seed=seed)
+    logs = metrics.log_cp10k(a.X).astype(np.float32)
+    return AnnData(logs, obs=a.obs.copy(), layers={"shared": metrics.log_cp10k(a.layers["shared"]).astype(np.float32)})
+
+
+def look(x, k=20):
+    """The first k principal components of a table."""
+    return PCA(k, random_state=0).fit_transform(x)
+
+
+def judge(x, obs):
+    """Mixing of the batches, share of second-batch cells named rightly by the first, and type silhouette."""
+    z, batch, kind = look(x), obs["batch"].to_numpy(), obs["cell_type"].to_numpy()
+    first = batch == sorted(set(batch))[0]
+    known = np.isin(kind[~first], kind[first])
+    named = metrics.label_transfer(z[first], kind[first], z[~first][known], kind[~first][known])
+    return {"mixing": metrics.mixing(z, batch), "transfer": named, "types": metrics.type_asw(z, kind)}
+
+
+def parts_of_variance(x, obs):
+    """Share of the variance of the table that lies between batches, between types, and the rest."""
+    total = x.var(0).sum()
+    between = lambda g: pd.DataFrame(x).groupby(obs[g].to_numpy()).transform("mean").to_numpy().var(0).sum() / total
+    b, k = between("batch"), between("cell_type")
+    return {"batch": b, "type": k, "rest": 1 - b - k}
+
+
+def study():
+    """The rows of the four methods in the table that `make study` writes, their extra columns unpacked."""
+    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv")
+    t = t[t["key"].isin(["limma", "combat", "mnn"])].reset_index(drop=True)
+    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
+
+
+# -- figures -----------------------------------------------------------------------------------------------
+def maps(panels, obs):
+    """First two components of several tables: colour the type, sign the batch."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(8.5, 8.5 / len(panels) + 0.6), squeeze=False)
+    kinds, batches = sorted(set(obs["cell_type"])), sorted(set(obs["batch"]))
+    for ax, (title, x) in zip(axes[0], panels.items()):
+        z = look(x, 2)
+        for k, color in zip(kinds, plot.CYCLE):
+            for b, mark in zip(batches, "o^"):
+                rows = ((obs["cell_type"] == k) & (obs["batch"] == b)).to_numpy()
+                ax.scatter(*z[rows].T, s=9, color=color, marker=mark, alpha=0.6, linewidths=0)
+        ax.set(xticks=[], yticks=[], xlabel="component 1")
+        ax.set_title(title, fontsize=11)
+    axes[0][0].set_ylabel("component 2")
+    for k, color in zip(kinds, plot.CYCLE):
+        axes[0][0].scatter([], [], color=color, label=f"type {k[1:]}")
+    for b, mark in zip(batches, "o^"):
+        axes[0][0].scatter([], [], color="black", marker=mark, label=f"batch {b[1:]}")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds) + 2, fontsize=9.5)
+    return fig
+
+
+def account(rows):
+    """Mixing against label transfer: ``{method: [(mixing, transfer), ...]}``; an arrow from balanced to unbalanced."""
+    fig, ax = plt.subplots(figsize=(7.4, 4.0))
+    for i, (name, points) in enumerate(rows.items()):
+        p, color, mark = np.array(points), plot.CYCLE[i], plot.MARKERS[i]
+        ax.scatter(*p[0], s=70, color=color, marker=mark, label=name, zorder=3)
+        for q in p[1:]:
+            ax.scatter(*q, s=70, facecolors="none", edgecolors=color, marker=mark, linewidths=1.8, zorder=3)
+            ax.annotate("", q, p[0], arrowprops=dict(arrowstyle="->", color=color, lw=1.2, alpha=0.7))
+    ax.set(
+        xlabel="mixing of the batches (1: perfect)", ylabel="cells of batch 2 named rightly", xlim=(-0.05, 1.05), ylim=(0.2, 1.05)
+    )
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="full: equal shares\nopen: unequal", fontsize=9.5)
+    return fig
+
+
+def pairs(one, two, i, j, moved):
+    """Two batches in the plane: mutual neighbours joined; then the second batch moved."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), sharex=True, sharey=True)
+    for ax, second, title in zip(axes, (two, moved), ("mutual nearest neighbours", "second batch moved")):
+        ax.scatter(*one.T, s=12, color=plot.BLUE, alpha=0.6, linewidths=0, label="batch 0")
+        ax.scatter(*second.T, s=14, color=plot.ORANGE, marker="^", alpha=0.6, linewidths=0, label="batch 1")
+        ax.set(title=title, xlabel="axis 1", xticks=[], yticks=[])
+    for a, b in zip(i, j):
+        axes[0].plot(*np.stack([one[a], two[b]]).T, color=plot.GREY, lw=0.5)
+    axes[0].set_ylabel("axis 2")
+    axes[1].legend(loc="lower left", fontsize=9.5)
+    return fig
+
+
+def shares(props):
+    """Shares of the types in each batch, balanced and not."""
+    fig, axes = plt.subplots(1, len(props), figsize=(8.2, 2.6), sharey=True)
+    for ax, (title, p) in zip(axes, props.items()):
+        low = np.zeros(2)
+        for k, color, hatch in zip(range(4), plot.CYCLE, ("", "//", "..", "xx")):
+            ax.bar(
+                ["batch 0", "batch 1"],
+                np.array(p)[:, k],
+                bottom=low,
+                color=color,
+                hatch=hatch,
+                edgecolor="white",
+                label=f"type {k}",
+            )
+            low += np.array(p)[:, k]
+        ax.set_title(title, fontsize=11)
+    axes[0].set_ylabel("share of cells")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return fig
+
+
+def shrunken(own, shared):
+    """A batch's shift gene by gene: as estimated, and as ComBat believes it."""
+    fig, ax = plt.subplots(figsize=(5.6, 3.5))
+    ends = [own.min(), own.max()]
+    ax.plot(ends, ends, color="black", ls=":", label="as estimated")
+    ax.scatter(own, shared, s=14, color=plot.BLUE, alpha=0.6, linewidths=0, label="one gene")
+    ax.set(xlabel="shift of the gene, estimated alone", ylabel="shift that ComBat takes away")
+    ax.legend(fontsize=9.5)
+    return fig
+
+
+# -- judges ------------------------------------------------------------------------------------------------
+def exercise_1(answer):
+    x, batch = np.array([[1.0, 0], [3, 0], [10, 4], [12, 8]]), np.array(["a", "a", "b", "b"])
+    before, got = x.copy(), np.asarray(answer(x, batch), float)
+    if not np.array_equal(x, before):
+        return "you changed the caller's table; work on a copy"
+    if got.shape != x.shape:
+        return "return a table of the same shape"
+    centred = x - np.array([[2.0, 0], [2, 0], [11, 6], [11, 6]])
+    if np.allclose(got, centred + np.array([6.5, 3.0])):
+        return None
+    if np.allclose(got, centred):
+        return "batch means are gone, but so is each gene's level: add its mean over the batches"
+    if np.allclose(got, x - x.mean(0)):
+        return "that centres all cells together; the batches still differ"
+    if np.allclose(np.array([got[:2].mean(0), got[2:].mean(0)]), [[6.5, 3.0], [6.5, 3.0]]):
+        return "means are right, but cells of a batch have moved relative to each other: shift only"
+    return "subtract each batch's mean, gene by gene, and add the mean of the batch means"
+
+
+def exercise_2(answer):
+    one, two = np.array([[0.0], [1.0], [10.0]]), np.array([[0.2], [1.1], [5.0]])
+    got = answer(one, two)
+    try:
+        got = {(int(a), int(b)) for a, b in got}
+    except (TypeError, ValueError):
+        return "return pairs (row of the first batch, row of the second)"
+    if got == {(0, 0), (1, 1)}:
+        return None
+    if got == {(0, 0), (1, 1), (2, 2)}:
+        return "cell 2 of the first batch finds cell 2 nearest, but not the other way round: 5.0 is nearer to 1.0"
+    if got == {(0, 0), (1, 1), (1, 2)}:
+        return "cell 2 of the second batch finds cell 1 nearest, but cell 1 prefers another"
+    return "a pair counts if each is the other's nearest"
+
+
+def exercise_3(answer):
+    got = answer()
+    want = {"regression": False, "combat": False, "mnn": True}
+    if not isinstance(got, dict) or set(got) != set(want):
+        return "a dictionary with the keys regression, combat and mnn"
+    for key in ("regression", "combat"):
+        if got[key]:
+            return f"{key}: it makes the batches' means equal; what if one batch holds more of a type?"
+    return None if got["mnn"] is True else "mnn: which cells find a partner, if a type is in one batch only?"
