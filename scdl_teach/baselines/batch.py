@@ -246,14 +246,12 @@ class MNNCorrect(Estimator):
         """For every cell the mean of the pairs' vectors, near pairs more."""
         if not len(at):
             return 0.0
-        d = ((x[:, None, :] - x[np.unique(at)][None]) ** 2).sum(-1) if len(x) < 2000 else None
         places, inverse, counts = np.unique(at, return_inverse=True, return_counts=True)
         mean = np.zeros((len(places), x.shape[1]))
         np.add.at(mean, inverse, vectors)
         mean /= counts[:, None]
-        if d is None:
-            size = (x**2).sum(1)
-            d = np.maximum(size[:, None] + size[places] - 2 * x @ x[places].T, 0)
+        size = (x**2).sum(1)
+        d = np.maximum(size[:, None] + size[places] - 2 * x @ x[places].T, 0)  # squared distances, without a table of differences
         w = np.exp(-(d - d.min(1, keepdims=True)) / self.width) * counts
         return w @ mean / w.sum(1, keepdims=True)
 

@@ -1,13 +1,14 @@
 """Batch-free encoding: one encoder, a decoder for each batch, a critic on the code (Shaham 2018, doi:10.1101/380816).
 
-**Idea** Split a cell into what it is and how it was measured. One encoder reads the cells of both batches; a critic looks at the codes
-and measures how far those of the two batches lie apart, and the encoder closes the gap. What a batch does to a cell can then only
-stand in its decoder. To calibrate a cell, encode it and let the decoder of the target write it.
-**Kept** Widths, leaky ReLU, the critic's gradient penalty, one critic step for one of the rest, the squared gap (not the signed one: it
-cannot overshoot), Adam with a first momentum of 0.5 and a rate that falls tenfold, each batch z-scored by itself.
+**Idea** Split a cell into what it is and how it was measured. One encoder reads the cells of both batches; a critic looks at
+the codes and measures how far those of the two batches lie apart, and the encoder closes the gap. What a batch does to a cell
+can then only stand in its decoder. To calibrate a cell, encode it and let the decoder of the target write it.
+**Kept** Widths, leaky ReLU, the critic's gradient penalty, one critic step for one of the rest, the squared gap (not the signed
+one: it cannot overshoot), Adam with a first momentum of 0.5 and a rate that falls tenfold, each batch z-scored by itself.
 **Left out** The residual and attention encoders of the released code. 150 epochs, not 1,000; the rate falls after 100.
-**Lesson** notebooks/04_batch/0403_adversaries_and_clusters.ipynb. Z-scoring each batch by itself already removes shifts and scales: on such
-data the critic gains nothing and costs biology. And codes alike in distribution are not alike in type where the shares differ.
+**Lesson** notebooks/04_batch/0403_adversaries_and_clusters.ipynb. Z-scoring each batch by itself already removes shifts and
+scales: on such data the critic gains nothing and costs biology. And codes alike in distribution are not alike in type where the
+shares differ.
 **Source** ushaham/BatchEffectRemoval2018 (no licence; read for facts only); written from the facts, no code taken. A preprint.
 """
 
@@ -54,7 +55,7 @@ class BatchFreeEncoding(Model):
 
     Raises
     ------
-    DataError : one batch, or more than two; a target that is not there; at ``predict`` a batch or features that ``fit`` did not see
+    DataError : not two batches; a target that is not there; at ``predict`` a batch or features that ``fit`` did not see
     ValueError : an unknown scale
 
     Examples
@@ -85,7 +86,7 @@ class BatchFreeEncoding(Model):
     def build(self, sizes):
         names = self.categories_["batch"]
         if sizes.batch != 2:
-            mend = "keep two, adata[adata.obs['batch'].isin([...])].copy(), or name the column: fit(adata, where={'batch': 'obs/...'})"
+            mend = "keep two, adata[adata.obs['batch'].isin([...])], or name the column: fit(adata, where={'batch': 'obs/...'})"
             raise DataError(f"batch-free encoding compares two batches, and these data have {sizes.batch} ({names[:5]}); {mend}")
         if self.target not in (None, *names):
             raise DataError(f"target={self.target!r} is no batch; there are {names}: BatchFreeEncoding(target={names[0]!r})")
@@ -151,7 +152,7 @@ class BatchFreeEncoding(Model):
         return torch.where((batch == 0)[:, None], self.decoders[0](z), self.decoders[1](z))
 
     def skill(self, b):
-        """Minus the squared error of cells written by the decoder of their own batch: the gap of two adversaries need not fall."""
+        """Minus the squared error of cells written by their own batch's decoder: the gap of two adversaries need not fall."""
         y = self.scaled(b)
         return -mse_loss(self.decoded(self.encode(y)[0], b.batch), y)
 
