@@ -8,12 +8,11 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr, t
 from sklearn.manifold._utils import _binary_search_perplexity
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import KNeighborsClassifier
 
 from scdl_teach import datasets
 from scdl_teach.baselines.embedding import PCA, TSNE
-from scdl_teach.embedding.scvis import Scvis, choices, disagreement, student_log_density
-from scdl_teach.metrics import log_cp10k, trustworthiness
+from scdl_teach.embedding.scvis import Scvis, choices, disagreement, positive
+from scdl_teach.metrics import label_transfer, log_cp10k, trustworthiness
 from scdl_teach.testing import claims, failures, holds
 
 CPU = dict(device="cpu", progress=False)
@@ -49,20 +48,28 @@ def test_disagreement_by_hand():
 
 
 def test_disagreement_is_least_where_the_choices_agree():
-    """With the choices of the map itself the term is their entropy (without the mixing); any other table costs more."""
-    z = torch.randn(40, 2, generator=torch.Generator().manual_seed(1)).double()
-    q = 1 / (1 + torch.cdist(z, z).square())
-    q = q.fill_diagonal_(0) / q.sum(1, keepdim=True)
-    unmixed = q * (1 + 0.1) - 0.1 / 40  # what the mixing turns into q, off the diagonal
+    """With the choices of the map itself the term is their entropy, and no move of a point lowers it."""
+    z = torch.randn(40, 2, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+    with torch.no_grad():
+        q = 1 / (1 + torch.cdist(z, z).square())
+        q = q.fill_diagonal_(0) / q.sum(1, keepdim=True)
+        unmixed = 1.1 * q - 0.1 / 40  # what the mixing turns into q
     exact = disagreement(unmixed, z)
-    assert exact.item() == pytest.approx(torch.special.entr(q).sum(1).mean().item(), rel=0.05)
-    assert disagreement(unmixed.roll(1, 0), z) > exact + 0.1
+    exact.backward()
+    assert exact.item() == pytest.approx(torch.special.entr(q).sum(1).mean().item(), rel=1e-9)
+    assert z.grad.abs().max() < 1e-9
+    assert all(disagreement(unmixed, z + 0.1 * torch.randn(40, 2).double()) > exact for _ in range(5))
 
 
-def test_student_density_is_scipys():
-    x = torch.linspace(-3, 3, 7)
-    ours = student_log_density(x, torch.tensor(0.5), torch.tensor(0.49), torch.tensor(2.3))
-    assert np.allclose(ours, t.logpdf(x.numpy(), 2.3, 0.5, 0.7), atol=1e-5)
+def test_likelihood_is_scipys():
+    a = planted(0, 60)[0]
+    m = Scvis(epochs=1, least_steps=1).fit(a, **CPU)
+    with torch.no_grad():
+        m.dof.copy_(torch.linspace(0.5, 5, 9))
+        x, z = torch.tensor(a.X[:6]), torch.randn(6, 2)
+        h = m.decoder(z)
+        want = t.logpdf(x.numpy(), m.dof.numpy(), m.x_mean(h).numpy(), positive(m.x_var(h)).sqrt().numpy()).sum(1)
+        assert np.allclose(m.log_density(x, z), want, rtol=1e-4)
 
 
 def test_weights_follow_the_iterations():
@@ -110,7 +117,7 @@ def planted(seed, n=1200, clusters=6):
 
 
 def of_neighbours(z, kind, fit, test):
-    return float(KNeighborsClassifier(5).fit(z[fit], kind[fit]).score(z[test], kind[test]))
+    return label_transfer(z[fit], kind[fit], z[test], kind[test], k=5)
 
 
 def inside(z, kind):
@@ -134,6 +141,7 @@ def layout(seed):
     found = {
         "trust": float(trustworthiness(a.X[fit], at[fit])),
         "unseen": of_neighbours(at, kind, np.arange(800), np.arange(800, 1200)),
+        "unseen_plane": of_neighbours(z, kind, np.arange(800), np.arange(800, 1200)),
         "inside": inside(at[fit], kind[fit]),
     }
     return found | {"far": far(at[fit]), "far_tsne": far(tsne), "far_pca": far(pca), "strange": float(strange)}
@@ -147,26 +155,28 @@ def layout(seed):
     slow=True,
 )
 def claim(seed):
-    """Floor: two principal components. Classical: t-SNE, which places no new cells. Oracle: ten components, more room."""
+    """Floor: two principal components. Classical: t-SNE, which places no new cells. ``ten``: ten components, which have more room."""
     a = datasets.pbmc()
     x = log_cp10k(a.X).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(x))
     fit, new, kind = order[:500], order[500:], a.obs["cell_type"].to_numpy()
     mine, all_cells = AnnData(x[fit]), AnnData(x)
-    models = {"floor": PCA(latent=2), "oracle": PCA(latent=10), "deep": Scvis(), "alone": Scvis(neighbors_weight=0)}
+    models = {"floor": PCA(latent=2), "ten": PCA(latent=10), "deep": Scvis(), "alone": Scvis(neighbors_weight=0)}
     z = {k: m.fit(mine, seed=seed, **CPU).predict(all_cells)["latent"] for k, m in models.items()}
     made = {k: inside(v[fit], kind[fit]) for k, v in z.items()}
     tsne = TSNE().fit(AnnData(PCA(latent=50).fit(mine, **CPU).predict(mine)["latent"]), **CPU)
-    made["classical"] = inside(tsne.places_, kind[fit])
+    made |= {"classical": inside(tsne.places_, kind[fit]), "oracle": 1.0}
     blood = {f"unseen_{k}": of_neighbours(v, kind, fit, new) for k, v in z.items()}
     return made | blood | layout(seed)
 
 
 @pytest.mark.slow
 def test_claim():
-    """More than components show in two dimensions; unseen cells are placed a little worse, most of all on blood."""
+    """More than two components show. Unseen cells: within 0.03 of those of the fit; of blood on two of five seeds only."""
     found = holds(claim)
-    assert found["unseen"] > 0.75 and found["trust"] > 0.95  # a sanity check: PCA and t-SNE reach it too
-    assert found["strange"] > 0.6
-    assert abs(found["unseen"] - found["inside"]) < 0.06
-    assert found["unseen_deep"] > found["deep"] - 0.1
+    assert found["trust"] >= 0.95  # a sanity check: PCA and t-SNE reach it too
+    assert found["unseen"] > found["inside"] - 0.03 and found["unseen"] > found["unseen_plane"] - 0.03
+    assert found["unseen_deep"] > found["deep"] - 0.03
+    assert found["far"] >= found["far_tsne"]
+    assert found["strange"] > 0.8
+    assert found["deep"] > found["alone"] + 0.03  # the neighbours are what makes the map

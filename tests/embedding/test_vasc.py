@@ -7,12 +7,11 @@ import pytest
 import torch
 from anndata import AnnData
 from sklearn.cluster import KMeans
-from sklearn.neighbors import KNeighborsClassifier
 
 from scdl_teach import datasets, simulate
 from scdl_teach.baselines.embedding import PCA
 from scdl_teach.embedding.vasc import VASC, keep
-from scdl_teach.metrics import adjusted_rand, log_cp10k
+from scdl_teach.metrics import adjusted_rand, label_transfer, log_cp10k
 from scdl_teach.testing import claims, failures, holds, toy_for
 
 CPU = dict(device="cpu", progress=False)
@@ -101,7 +100,7 @@ def nats(x, kind):
 
 
 def of_neighbours(z, kind, fit, test):
-    return float(KNeighborsClassifier(5).fit(z[fit], kind[fit]).score(z[test], kind[test]))
+    return label_transfer(z[fit], kind[fit], z[test], kind[test], k=5)
 
 
 def blood(seed):
@@ -128,23 +127,34 @@ def blood(seed):
     slow=True,
 )
 def claim(seed):
-    """Floor: the net before training. Classical: two principal components. Oracle: the same of the complete values."""
-    y, x, kind = lost(seed, genes=2000)
-    cut = lambda z: adjusted_rand(kind, KMeans(4, n_init=10, random_state=seed).fit_predict(z))
+    """Floor: the net before training. Classical: two principal components. Oracle: the same of the complete values.
+
+    The number of genes decides: ``rand_300``, ``rand_1000`` and the spread of the codes show where the code collapses.
+    """
+    cut = lambda z, kind: adjusted_rand(kind, KMeans(4, n_init=10, random_state=seed).fit_predict(z))
     map_of = lambda model, a: model.fit(a, seed=seed, **CPU).predict(a)["latent"]
-    ends = {"floor": cut(map_of(VASC(epochs=0), y)), "deep": cut(map_of(VASC(epochs=80), y))}
-    ends |= {"classical": cut(map_of(PCA(latent=2), y)), "oracle": cut(map_of(PCA(latent=2), x))}
-    few, _, kinds = lost(seed, genes=300)
-    z = map_of(VASC(), few)
-    small = {"few_genes_spread": float(z.std()), "few_genes_nats": nats(few.X, kinds), "many_genes_nats": nats(y.X, kind)}
-    return ends | small | {"no_gate": cut(map_of(VASC(epochs=80, gate=False), y))} | blood(seed)
+    y, x, kind = lost(seed, genes=2000)
+    models = {
+        "floor": VASC(epochs=0),
+        "deep": VASC(epochs=80),
+        "no_gate": VASC(epochs=80, gate=False),
+        "classical": PCA(latent=2),
+    }
+    found = {k: cut(map_of(m, y), kind) for k, m in models.items()}
+    found |= {"oracle": cut(map_of(PCA(latent=2), x), kind), "nats_2000": nats(y.X, kind)}
+    for genes in (300, 1000):
+        y, _, kind = lost(seed, genes)
+        z = map_of(VASC(), y)
+        found |= {f"rand_{genes}": cut(z, kind), f"spread_{genes}": float(z.std()), f"nats_{genes}": nats(y.X, kind)}
+        found[f"pca_{genes}"] = cut(map_of(PCA(latent=2), y), kind)
+    return found | blood(seed)
 
 
 @pytest.mark.slow
 def test_claim():
-    """Types are found; PCA finds them as well; the net without its gate too; and with 300 genes the code costs more than it gains."""
+    """Types are found; PCA finds them as well, and the net without its gate too; with 300 genes its code collapses (four of five seeds)."""
     found = holds(claim)
-    assert found["deep"] >= found["classical"] - 0.05
-    assert found["no_gate"] <= found["deep"] + 0.05
-    assert found["few_genes_spread"] < 0.1 and found["few_genes_nats"] < 12 < found["many_genes_nats"]
-    assert abs(found["unseen"] - found["inside"]) < 0.06
+    assert found["deep"] >= found["classical"] and found["no_gate"] <= found["deep"]
+    assert found["spread_300"] < 0.1 and found["rand_300"] < found["pca_300"] - 0.3
+    assert found["nats_300"] < found["nats_1000"] < found["nats_2000"]
+    assert abs(found["unseen"] - found["inside"]) < 0.03
