@@ -61,7 +61,10 @@ def load(source, where=None, batch="", label=""):
 
 
 def too_few(adata):
-    if not adata.n_obs or not adata.n_vars:
+    if adata.n_obs and not adata.n_vars:
+        mend = "a join keeps the genes that all tables share, so give them one kind of name (symbols, or Ensembl ids) first"
+        return f"has no gene ({adata.n_obs} cells x 0 genes); {mend}"
+    if not adata.n_obs:
         return f"is empty ({adata.n_obs} cells x {adata.n_vars} genes); {LEAST} cells or more are needed, so make it again"
     if adata.n_obs < LEAST:
         return f"has {adata.n_obs} cells; {LEAST} or more are needed to learn and to judge, so join it with other samples"

@@ -188,7 +188,7 @@ SENTENCES = {
     "counts in a layer": "my.h5ad: X has fractions.*layers\\['umi'\\] looks like counts: --where x=layers/umi",
     "counts in raw": "my.h5ad: X has fractions.*adata.raw looks like counts: --where x=raw",
     "no cells": "my.h5ad is empty \\(0 cells x 30 genes\\)",
-    "no genes": "my.h5ad is empty \\(60 cells x 0 genes\\)",
+    "no genes": "my.h5ad has no gene \\(60 cells x 0 genes\\); a join keeps the genes that all tables share",
     "cells without counts": "my.h5ad: 2 of 60 cells have no count at all in X; .*sc.pp.filter_cells",
     "few cells": "my.h5ad has 20 cells; 50 or more are needed",
     "no batch column": "my.h5ad: there is no column 'batch' in obs for the batches; obs has cell_type: name one of them",

@@ -9,6 +9,7 @@ import argparse
 import ast
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -53,8 +54,9 @@ def digest_of(*paths):
     return hashlib.sha256("".join(map(code_of, paths)).encode()).hexdigest()[:12]
 
 
-def source_of(module):
-    return ROOT / "scdl_teach" / Path(*module.split(".")).with_suffix(".py")
+def source_of(row):
+    """The file in which the class of a catalogue row is written; its module may only show it."""
+    return Path(inspect.getfile(getattr(importlib.import_module(f"scdl_teach.{row['module']}"), row["class"])))
 
 
 def marked(word, only=()):
@@ -72,20 +74,16 @@ def found_claims(only=()):
     sys.path.insert(0, str(ROOT))
     from scdl_teach import catalogue
 
-    modules = {row["module"].rsplit(".", 1)[-1]: (key, row["module"]) for key, row in catalogue().iloc[::-1].iterrows()}
-    wanted = {r["module"].rsplit(".", 1)[-1] for key, r in catalogue().iterrows() if key in only}
-    claims = {}
+    rows, claims = catalogue(), {}
+    modules = {row["module"].rsplit(".", 1)[-1]: key for key, row in rows.iloc[::-1].iterrows()}
+    wanted = {r["module"].rsplit(".", 1)[-1] for key, r in rows.iterrows() if key in only}
     for path, test in marked("claims", wanted | set(only) if only else ()):
-        key, module = modules[path.stem.removeprefix("test_")]
-        digest = digest_of(source_of(module), path)
         for attribute, f in vars(test).items():
-            if (
-                hasattr(f, "bar")
-                and hasattr(f, "better")
-                and f.__module__ == test.__name__
-                and (not only or (f.key or key) in only)
-            ):
-                claims[f.key or key, attribute] = test.__name__, digest
+            if not (hasattr(f, "bar") and hasattr(f, "better")) or f.__module__ != test.__name__:
+                continue
+            key = f.key or modules[path.stem.removeprefix("test_")]
+            if not only or key in only:
+                claims[key, attribute] = test.__name__, digest_of(source_of(rows.loc[key]), path)
     return claims
 
 
@@ -100,7 +98,7 @@ def found_comparisons(only=()):
             if not hasattr(f, "methods") or f.__module__ != test.__name__:
                 continue
             for method in f.methods:
-                own = [source_of(rows.loc[method, "module"])] if method in rows.index else []
+                own = [source_of(rows.loc[method])] if method in rows.index else []
                 if not only or {method, f.table} & set(only):
                     found[f.table, method] = test.__name__, attribute, digest_of(*own, path)
     return found

@@ -72,7 +72,9 @@ class Data:
     def check_rows(self, tables):
         for t, a in tables.items():
             if a.n_obs == 0 or (a.n_vars == 0 and any(f.table == t and f.by_gene for f in self.needs.values())):
-                raise DataError(f"the table {t!r} is empty: {a.n_obs} rows x {a.n_vars} genes; at least two rows are needed")
+                join = "a join keeps what all tables share: give their genes one kind of name (symbols, or Ensembl ids) first"
+                mend = "at least two rows are needed" if a.n_vars else join
+                raise DataError(f"the table {t!r} is empty: {a.n_obs} rows x {a.n_vars} genes; {mend}")
         names = [list(a.obs_names) for a in tables.values()]
         if self.paired and any(n != names[0] for n in names):
             mend = "keep the common ones, b = b[a.obs_names].copy()"
@@ -90,9 +92,7 @@ class Data:
             shared = [g for g in next(iter(names.values())) if all(g in set(has) for has in names.values())]
             if not shared:
                 ends = ", ".join(f"{t}: {has[:2]}" for t, has in names.items())
-                raise DataError(
-                    f"the tables share no gene ({ends}); common names are needed: set var_names to the same kind of name"
-                )
+                raise DataError(f"the tables share no gene ({ends}); set var_names to one kind of name (symbols, or Ensembl ids)")
             known = dict.fromkeys(names, shared)
         self.genes, self.columns = {t: known.get(t, has) for t, has in names.items()}, {}
         for t, has in names.items():

@@ -284,6 +284,8 @@ def test_one_row_and_no_rows():
         Line().fit(a[:1].copy(), **CPU)
     with pytest.raises(DataError, match="is empty: 0 rows x 24 genes"):
         Line().fit(a[:0].copy(), **CPU)
+    with pytest.raises(DataError, match="90 rows x 0 genes; a join keeps what all tables share"):
+        Line().fit(a[:, :0].copy(), **CPU)
 
 
 def test_unknown_category():
