@@ -19,6 +19,7 @@ BARCODE = re.compile(r".*[ACGT]{12,}")
 SYMBOLS = ("gene_symbols", "gene_symbol", "symbol", "symbols", "gene_name", "feature_name", "gene_short_name", "name")
 LEAST = 50  # cells below which nothing can be learnt, or judged
 SCALED = ("desc",)  # read z-scored values
+FEW = ("mmd_resnet", "batch_free")  # read a few principal components
 TASKS = {  # sections of the review whose systems a recipe offers
     "imputation": {"4.1.3.1"},
     "embedding": {"4.1.3.1", "4.1.3.2", "4.1.3.3"},
@@ -192,12 +193,14 @@ def systems(task):
 
 
 def fits(cls, task):
-    """Does a class read counts or expression only (and batches), and give what the task is after?"""
+    """Does a class read what a recipe has, and give what the task is after?"""
     needed = {k for k, f in cls.needs.items() if not f.optional}
-    plain = type(cls.needs.get("x")) in (Counts, Expression, Field) and needed <= {"x", "batch"} and len(cls.tables) == 1
-    given = f"layers/{cls.key}" if task == "imputation" else f"obsm/X_{cls.key}"
-    asked = ("batch" in cls.needs) if task == "batch" else "batch" not in needed
-    return plain and asked and given in cls.writes.values() and alone(cls)
+    has = {"imputation": {"x", "batch"}, "embedding": {"x", "label", "programmes"}, "batch": {"x", "batch"}}[task]
+    plain = type(cls.needs.get("x")) in (Counts, Expression, Field) and needed <= has and len(cls.tables) == 1
+    wanted = {"imputation": ["layers/{}"], "embedding": ["obsm/X_{}"], "batch": ["obsm/X_{}", "layers/{}", "obsm/{}_neighbours"]}
+    given = {w.format(cls.key) for w in wanted[task]} & set(cls.writes.values())
+    about = "4.1.3.2" in catalogue().loc[cls.key, "section"].split(";")  # also without being told the batch
+    return plain and bool(given) and alone(cls) and (task != "batch" or about or "batch" in cls.needs)
 
 
 def alone(cls):
@@ -282,15 +285,66 @@ def logs(cells):
     return x.log1p()
 
 
-def inputs(cells, system):
-    """``where=`` for ``fit``: a system that reads no counts gets log-normalised (some: z-scored) values in a layer."""
-    if isinstance(get(system).needs["x"], Counts):
+def inputs(cells, system, programmes=""):
+    """``where=`` for ``fit``: a system that reads no counts gets log-normalised (some: z-scored) values in a layer, or components.
+
+    ``programmes``: a .gmt file of gene sets for a system that reads some; "" takes the blood modules that come with the package
+    """
+    needs = get(system).needs
+    if "programmes" in needs:
+        cells.varm["programmes"] = sets_of(cells, programmes)
+    if isinstance(needs["x"], Counts):
         return {}
+    if system in FEW:
+        cells.obsm["X_recipe_pca"] = pca(cells, 20)
+        return {"x": "obsm/X_recipe_pca"}
     cells.layers["logs"] = logs(cells)
     if system in SCALED:
         x = cells.layers["logs"].toarray()
         cells.layers["logs"] = np.clip((x - x.mean(0)) / np.maximum(x.std(0), 1e-6), -10, 10)
     return {"x": "layers/logs"}
+
+
+def has_all(adata, system, values):
+    """Refuse a system that learns from labels without a label, or from gene sets that the table does not know."""
+    needs = get(system).needs if system else {}
+    if "label" in needs and not needs["label"].optional and not values["label"]:
+        raise DataError(f"{system!r} learns from labels of the cells and none is named: --where label=obs/COLUMN")
+    if "programmes" in needs:
+        sets_of(adata, values["programmes"])
+
+
+def sets_of(cells, programmes=""):
+    """Gene sets (genes x sets, 0 and 1) of a .gmt file, or the blood modules; symbols are matched."""
+    from anndata import AnnData
+
+    named = AnnData(var=pd.DataFrame(index=symbols(cells).astype(str)))
+    if named.var_names.has_duplicates:
+        named.var_names_make_unique()
+    if not programmes:
+        return datasets.programmes(named).set_axis(cells.var_names)
+    try:
+        lines = [line.split("\t") for line in Path(programmes).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{programmes} cannot be read as text ({e}); give a .gmt file of gene sets: programmes=PATH") from e
+    if not lines or min(map(len, lines)) < 3:
+        raise DataError(f"{programmes} is no .gmt file; each line needs a name, a description and genes, separated by tabs")
+    table = pd.DataFrame([(name, gene) for name, _, *genes in lines for gene in genes if gene], columns=["module", "gene"])
+    return datasets.programmes(named, table).set_axis(cells.var_names)
+
+
+def space(model, cells, seed=0):
+    """What a model wrote about the cells (cells x d): its embedding, else components of its corrected table, or of its graph."""
+    key = model.key
+    if f"obsm/X_{key}" in model.writes.values():
+        return cells.obsm[f"X_{key}"]
+    if f"layers/{key}" in model.writes.values():
+        from sklearn.decomposition import PCA
+
+        return PCA(min(30, cells.n_vars - 1), random_state=seed).fit_transform(cells.layers[key]).astype(np.float32)
+    from sklearn.manifold import spectral_embedding
+
+    return spectral_embedding(model.graph(), n_components=min(20, cells.n_obs - 2), random_state=seed).astype(np.float32)
 
 
 def rounds(system, n, wanted=0):

@@ -178,6 +178,7 @@ def check(name, source, values):
         raise DataError(f"the recipe {name!r} needs the column of obs that tells the batches: --where batch=obs/COLUMN")
     adata, _, facts = intake.load(source, values["where"], values.get("batch", ""), values.get("label", ""))
     intake.places(adata, values.get("genes", []))
+    intake.has_all(adata, system, values)
     return facts
 
 

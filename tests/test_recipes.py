@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import anndata
 import h5py
@@ -12,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdl_teach import DataError, datasets, get, intake, recipes, report, simulate
+from scdl_teach import DataError, catalogue, datasets, get, intake, recipes, report, simulate
 
 
 def table(n=60, genes=30):
@@ -493,6 +495,60 @@ def test_verdict_of_batch():
 
 # -- long ---------------------------------------------------------------------------------------------------
 @pytest.mark.slow
+def offered(task, section, but=()):
+    rows = catalogue().query("status != 'planned'")
+    return {*rows.index[rows["section"].str.contains(section)]} - {*but} <= {*intake.systems(task)}
+
+
+def test_every_system_of_a_stage_is_offered():
+    """All but the tests of differential expression, which correct nothing."""
+    assert offered("batch", "4.1.3.2", but=("mast", "deseq2")) and offered("embedding", "4.1.3.3")
+    assert "dca" not in intake.systems("batch") and "combat" not in intake.systems("embedding")
+
+
+@pytest.mark.parametrize("task", ["batch", "embedding"])
+def test_every_offered_system_gives_a_space(task):
+    """Whatever a system writes, corrected values, a graph or an embedding: the recipe has numbers of every cell."""
+    a = simulate.batches(n=120, genes=60, seed=1)
+    named = AnnData(a.X, obs=a.obs.rename(columns={"cell_type": "label"}))
+    named.var_names = [f"{g}" for g in datasets.pbmc().var_names[:60]]
+    sets = "\n".join("\t".join([f"s{i}", "-", *named.var_names[20 * i : 20 * i + 20]]) for i in range(3))
+    for key in intake.systems(task):
+        cells = intake.choose(named, named.X, batch="batch", label="label")
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "my.gmt").write_text(sets)
+            where = intake.inputs(cells, key, str(Path(folder) / "my.gmt"))
+        model = get(key)().fit(cells, where=where, epochs=1, progress="off")
+        z = intake.space(model, model.annotate(cells))
+        assert z.shape[0] == 120 and np.isfinite(z).all() and z.std(0).max() > 0, key
+
+
+@pytest.mark.parametrize(
+    "system,how,said",
+    [
+        ("gonn", {}, "'gonn' learns from labels of the cells and none is named: --where label=obs/COLUMN"),
+        ("goae", {}, "no set has 5 genes among"),
+        ("goae", {"programmes": "no.gmt"}, "no.gmt cannot be read as text"),
+    ],
+)
+def test_what_a_primed_net_needs(system, how, said, tmp_path):
+    a = simulate.batches(n=60, genes=30)
+    AnnData(a.X, obs=a.obs, var=a.var).write_h5ad(tmp_path / "my.h5ad")
+    with pytest.raises(DataError, match=said):
+        recipes.run("embedding", tmp_path / "my.h5ad", tmp_path / "out", {"system": system} | how, say=never)
+    assert os.listdir(tmp_path) == ["my.h5ad"]
+
+
+def test_a_corrected_table_is_written(tmp_path):
+    a = simulate.batches(n=300, genes=120)
+    AnnData(a.X, obs=a.obs, var=a.var).write_h5ad(tmp_path / "my.h5ad")
+    how = {"system": "combat", "label": "cell_type", "n_genes": 100}
+    made = recipes.run("batch", tmp_path / "my.h5ad", tmp_path / "out", how)
+    out, few = anndata.read_h5ad(made["h5ad"]), anndata.read_h5ad(tmp_path / "out" / "my_corrected.h5ad")
+    assert out.obsm["X_combat"].shape == (300, 30) and few.layers["combat"].shape == (300, 100)
+    assert few.obs_names.equals(out.obs_names)
+
+
 @pytest.mark.parametrize("name", ["embedding", "batch"])
 def test_the_other_recipes_run(name, tmp_path):
     a = simulate.batches(n=300, genes=120)
