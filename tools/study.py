@@ -98,8 +98,8 @@ def found_comparisons(only=()):
             if not hasattr(f, "methods") or f.__module__ != test.__name__:
                 continue
             for method in f.methods:
-                own = [source_of(rows.loc[method])] if method in rows.index else []
                 if not only or {method, f.table} & set(only):
+                    own = [source_of(rows.loc[method])] if method in rows.index else []
                     found[f.table, method] = test.__name__, attribute, digest_of(*own, path)
     return found
 
