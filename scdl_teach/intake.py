@@ -342,9 +342,12 @@ def space(model, cells, seed=0):
         from sklearn.decomposition import PCA
 
         return PCA(min(30, cells.n_vars - 1), random_state=seed).fit_transform(cells.layers[key]).astype(np.float32)
-    from sklearn.manifold import spectral_embedding
+    from scipy.sparse.linalg import eigsh
 
-    return spectral_embedding(model.graph(), n_components=min(20, cells.n_obs - 2), random_state=seed).astype(np.float32)
+    w = sp.csr_matrix(model.graph())  # diffusion coordinates: where a walk along the ties goes
+    root = sp.diags(np.asarray(w.sum(1)).ravel() ** -0.5)
+    values, vectors = eigsh(root @ w @ root, min(20, cells.n_obs - 2), v0=np.ones(cells.n_obs))
+    return (root @ vectors * values).astype(np.float32)
 
 
 def rounds(system, n, wanted=0):

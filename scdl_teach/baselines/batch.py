@@ -9,7 +9,11 @@ import numpy as np
 
 from ..core.fields import Category, DataError, Field
 from ..core.model import Estimator, arrays
+from .batch_anchors import Scanorama, SeuratCCA
+from .batch_graph import BBKNN, ScBatch
 from .batch_steps import mutual, onehot, two_or_more, unit_rows
+
+__all__ = ["BBKNN", "ComBat", "LimmaRegression", "MNNCorrect", "ScBatch", "Scanorama", "SeuratCCA"]
 
 
 class LimmaRegression(Estimator):
