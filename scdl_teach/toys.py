@@ -50,7 +50,12 @@ def _(field: Mask, rng, groups, genes):
 
 @toy.register
 def _(field: Category, rng, groups, genes):
-    codes = rng.integers(0, 2, len(groups)) if field.where.endswith("batch") else groups % (field.levels or 3)
+    word = field.where.rpartition("/")[2]  # what was done to a cell is not what it is
+    codes = (
+        rng.integers(0, {"batch": 2, "condition": 2, "sample": 3}[word], len(groups))
+        if word in ("batch", "condition", "sample")
+        else groups % (field.levels or 3)
+    )
     return np.array(["A", "B", "C"])[codes]
 
 

@@ -12,8 +12,9 @@ from ..core.model import Estimator, arrays
 from .batch_anchors import Scanorama, SeuratCCA
 from .batch_graph import BBKNN, ScBatch
 from .batch_steps import mutual, onehot, two_or_more, unit_rows
+from .batch_tests import MAST, DESeq2
 
-__all__ = ["BBKNN", "ComBat", "LimmaRegression", "MNNCorrect", "ScBatch", "Scanorama", "SeuratCCA"]
+__all__ = ["BBKNN", "MAST", "ComBat", "DESeq2", "LimmaRegression", "MNNCorrect", "ScBatch", "Scanorama", "SeuratCCA"]
 
 
 class LimmaRegression(Estimator):
