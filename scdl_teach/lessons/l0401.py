@@ -10,6 +10,8 @@ from anndata import AnnData
 from sklearn.decomposition import PCA
 
 from .. import metrics, plot, simulate
+from ..simulate.counts import negative_binomial
+from ..simulate.counts import shares as shares_of
 
 UNEQUAL = [[0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.2, 0.6]]
 OWN = [[0.34, 0.33, 0.33, 0.0], [0.0, 0.33, 0.33, 0.34]]
@@ -30,7 +32,12 @@ def look(x, k=20):
 
 def judge(x, obs):
     """Mixing of the batches, share of second-batch cells named rightly by the first, and type silhouette."""
-    z, batch, kind = look(x), obs["batch"].to_numpy(), obs["cell_type"].to_numpy()
+    return judge_space(look(x), obs)
+
+
+def judge_space(z, obs):
+    """The same of an embedding (cells x d), as it is."""
+    batch, kind = obs["batch"].to_numpy(), obs["cell_type"].to_numpy()
     first = batch == sorted(set(batch))[0]
     known = np.isin(kind[~first], kind[first])
     named = metrics.label_transfer(z[first], kind[first], z[~first][known], kind[~first][known])
@@ -43,6 +50,42 @@ def parts_of_variance(x, obs):
     between = lambda g: pd.DataFrame(x).groupby(obs[g].to_numpy()).transform("mean").to_numpy().var(0).sum() / total
     b, k = between("batch"), between("cell_type")
     return {"batch": b, "type": k, "rest": 1 - b - k}
+
+
+def two_groups(n=600, genes=200, seed=0):
+    """Log expression of two groups that two batches hold in unequal shares (70 % and 30 %); ``var["fold"]``, one gene in ten differs."""
+    rng = np.random.default_rng(seed)
+    rate, batch = rng.gamma(0.8, size=genes) + 0.1, np.arange(n) % 2
+    group = (rng.random(n) > np.array([0.7, 0.3])[batch]).astype(int)
+    fold = np.where(rng.random(genes) < 0.1, rng.choice([-1, 1], genes) * rng.uniform(0.3, 0.9, genes), 0)
+    logs = np.log(rate) + fold * group[:, None] + np.vstack([np.zeros(genes), rng.normal(0, 0.4, genes)])[batch]
+    counts = negative_binomial(rng, shares_of(logs) * 2000 * rng.lognormal(0, 0.3, (n, 1)), 5.0)
+    obs = pd.DataFrame({"group": [f"g{g}" for g in group], "batch": [f"b{b}" for b in batch]}, [f"c{i}" for i in range(n)])
+    return AnnData(
+        metrics.log_cp10k(counts).astype(np.float32),
+        obs=obs,
+        var=pd.DataFrame({"fold": fold}, [f"gene{j}" for j in range(genes)]),
+    )
+
+
+def one_sample_each(seed=0):
+    """Counts of two conditions with one sample each: too few to test."""
+    a = simulate.batches(n=60, genes=30, bs=0.0, seed=seed)
+    names = np.where(np.arange(60) % 2, "treated", "control")
+    a.obs = pd.DataFrame({"condition": names, "sample": names}, a.obs_names)
+    return a
+
+
+def claims(key):
+    """The rows of a system in the table that `make study` writes, its extra columns unpacked."""
+    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
+    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
+
+
+def alarms(p, fold):
+    """Share of the genes without a difference that a test calls different at 0.05, and of those with one."""
+    p, same = np.asarray(p), np.asarray(fold) == 0
+    return float((p[same] < 0.05).mean()), float((p[~same] < 0.05).mean())
 
 
 def study():
@@ -134,6 +177,19 @@ def shrunken(own, shared):
     ax.scatter(own, shared, s=14, color=plot.BLUE, alpha=0.6, linewidths=0, label="one gene")
     ax.set(xlabel="shift of the gene, estimated alone", ylabel="shift that ComBat takes away")
     ax.legend(fontsize=9.5)
+    return fig
+
+
+def called(rows):
+    """Genes called different at 0.05, of those that do not differ and of those that do: ``{test: (share, share)}``."""
+    fig, ax = plt.subplots(figsize=(8.2, 3.0))
+    for i, (label, color, hatch) in enumerate(zip(("no difference", "a difference"), (plot.RED, plot.BLUE), ("", "//"))):
+        at = np.arange(len(rows)) + 0.4 * (i - 0.5)
+        ax.bar(at, [v[i] for v in rows.values()], 0.36, color=color, hatch=hatch, edgecolor="white", label=label)
+    ax.axhline(0.05, color="black", ls=":", lw=1.2)
+    ax.text(len(rows) - 0.45, 0.07, "0.05", fontsize=9.5)
+    ax.set(xticks=range(len(rows)), xticklabels=list(rows), ylabel="genes called different", ylim=(0, 1.05))
+    ax.legend(title="genes with", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9.5)
     return fig
 
 

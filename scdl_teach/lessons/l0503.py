@@ -20,6 +20,7 @@ NAMES = {
 }  # fmt: skip
 DEEP = ["scvis", "VASC", "BasisVAE", "GOAE", "GONN"]
 PLAIN = ["PCA, 2", "programme means", "all genes"]
+BESIDE = {"all genes": (2, 10), "PCA, 10": (8, 0), "diffusion map": (-4, 22), "programme means": (-8, -15)}  # names in a crowd
 SCORES = {  # column: short name
     "types": "types",
     "unseen": "types,\nnew cells",
@@ -224,7 +225,7 @@ def price(table, score="blood_unseen"):
         open_ = not np.isfinite(row[score])
         color = (plot.BLUE, plot.ORANGE, plot.GREY)[kind]
         ax.scatter(row["seconds"], y, s=60, marker="osD"[kind], facecolors="none" if open_ else color, edgecolors=color, zorder=3)
-        ax.annotate(name, (row["seconds"], y), (6, 4), textcoords="offset points", fontsize=9)
+        ax.annotate(name, (row["seconds"], y), BESIDE.get(name, (6, 4)), textcoords="offset points", fontsize=9)
     for label, color, mark in (("network", plot.BLUE, "o"), ("classical", plot.ORANGE, "s"), ("plain", plot.GREY, "D")):
         ax.scatter([], [], color=color, marker=mark, label=label)
     ax.set(xscale="log", xlabel="CPU seconds, both data sets", ylabel="blood cells named rightly")
