@@ -323,6 +323,7 @@ def test_lessons_open_in_jupyterlab(monkeypatch):
 # -- data sets -----------------------------------------------------------------------------------------
 def test_data_list_and_show(monkeypatch, tmp_path):
     monkeypatch.setenv("SCDL_TEACH_CACHE", str(tmp_path))
+    monkeypatch.delenv("SCDL_TEACH_DATA_MIRROR", raising=False)
     done, _ = call("data", "list")
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 1 + len(datasets.list()) and "to download" in done.stdout
     _, text = call("data", "show", "two_sources")

@@ -250,10 +250,12 @@ def exercise_1(answer):
         return "gene 2 is in the second programme only, and it moved the first: multiply the weight by the mask"
     if moved() == [False, False]:
         return "gene 2 is in the second programme and moved nothing"
-    step = torch.optim.Adam(layer.parameters(), lr=0.1)
+    weights = [p for p in layer.parameters() if p.requires_grad]
     for _ in range(3):
-        layer(x).sum().backward()
-        step.step()
+        slopes = torch.autograd.grad(layer(x).sum(), weights)
+        with torch.no_grad():
+            for p, slope in zip(weights, slopes, strict=True):
+                p.sub_(0.1 * slope)
     return "after three steps gene 2 moves the first programme: mask in every pass" if moved()[0] else None
 
 
