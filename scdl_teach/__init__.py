@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 
 __version__ = _version("scdl-teach")
 _LAZY = ("datasets", "metrics", "notebook", "plot", "simulate", "testing")
+_ERRORS = ("DataError", "DataWarning")
 
 
 def catalogue():
@@ -32,12 +33,12 @@ def __getattr__(name):
         from importlib import import_module
 
         return import_module(f"{__name__}.{name}")
-    if name == "DataError":
-        from .core.fields import DataError
+    if name in _ERRORS:
+        from .core import fields
 
-        return DataError
+        return getattr(fields, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_LAZY, "DataError"])
+    return sorted([*globals(), *_LAZY, *_ERRORS])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 BLOCK = 1024  # rows read together from a file or while checking: bounds the memory, changes no result
 KEPT = 16  # blocks of a file that stay in memory
@@ -60,6 +59,8 @@ def choose(values, at):
 
 def dense(a):
     """Rows as a float32 tensor, and the flat places of their non-zeros (for CSR; twice as quick as ``toarray``)."""
+    import torch
+
     if not sp.issparse(a):
         return torch.as_tensor(np.asarray(a), dtype=torch.float32), None
     first = np.repeat(np.arange(a.shape[0], dtype=np.int64) * a.shape[1], np.diff(a.indptr))

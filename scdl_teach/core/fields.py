@@ -1,4 +1,7 @@
-"""What a model may read: kinds of arrays in an AnnData, each with its check and its tensors."""
+"""What a model may read: kinds of arrays in an AnnData, each with its check and its tensors.
+
+torch is imported where a batch is made, so that a file can be judged before it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
 
 from ..arrays import BLOCK, dense, tidy, whole
 
 
 class DataError(ValueError):
     """The data do not fit the model; the message says what was found, what is needed and how to mend it."""
+
+
+class DataWarning(UserWarning):
+    """The data, or what was learnt from them, can be used but look wrong; the message says what was found and how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +227,8 @@ class Category(Field):
         return np.array([place.get(v, -1) for v in values], np.int64), [*known, *new]
 
     def take(self, name, values, rows):
+        import torch
+
         return {name: torch.from_numpy(values[rows])}
 
 
@@ -236,6 +244,8 @@ class Graph(Field):
         return None if values is None else tidy(sp.csr_matrix(values))
 
     def take(self, name, values, rows):
+        import torch
+
         a = values[rows][:, rows].tocoo()
         places = torch.from_numpy(np.stack([a.row, a.col]).astype(np.int64))
         weights = torch.as_tensor(a.data, dtype=torch.float32)
@@ -255,5 +265,7 @@ class Sequence(Field):
             return "values other than 0 to 4", "Code the bases A, C, G, T, N as 0, 1, 2, 3, 4"
 
     def take(self, name, values, rows):
+        import torch
+
         codes = torch.as_tensor(np.asarray(values[rows]), dtype=torch.int64)
         return {name: torch.nn.functional.one_hot(codes, 5)[..., :4].transpose(1, 2).float()}
