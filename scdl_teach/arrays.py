@@ -1,6 +1,7 @@
 """Rows of a matrix, dense, sparse or in a file: forms from which a batch can be cut quickly."""
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 BLOCK = 1024  # rows read together from a file or while checking: bounds the memory, changes no result
@@ -31,17 +32,35 @@ class OnDisk:
 
 
 def tidy(a):
-    """CSR without stored zeros, NumPy, or OnDisk: forms from which rows can be cut quickly."""
+    """CSR without stored zeros, NumPy, or OnDisk: forms from which rows can be cut quickly; ``ValueError`` for a damaged matrix."""
     if sp.issparse(a):
+        if a.format in ("csr", "csc"):
+            a.check_format(full_check=True)  # a pointer past the end would end the program without a word
+        if a.dtype != ordinary(a.dtype):
+            a = a.astype(ordinary(a.dtype))
         a = a.tocsr()
         if not a.has_canonical_format or (a.data == 0).any():
             a = a.copy()  # never repair the caller's own matrix
             a.sum_duplicates()
             a.eliminate_zeros()
         return a
-    if hasattr(a, "to_numpy"):
-        return a.to_numpy()
-    return a if isinstance(a, np.ndarray) else OnDisk(a)
+    if isinstance(a, (pd.DataFrame, pd.Series)):
+        numeric = all(map(pd.api.types.is_numeric_dtype, np.atleast_1d(a.dtypes)))
+        a = a.to_numpy(float, na_value=np.nan) if numeric else a.to_numpy()  # nullable columns, too
+    if isinstance(a, np.ndarray):
+        return np.asarray(a).astype(ordinary(a.dtype), copy=False)
+    return OnDisk(a)
+
+
+def ordinary(dtype):
+    """The type of numbers that torch and SciPy can read: another byte order, half and extended precision are brought to it."""
+    dtype = np.dtype(dtype).newbyteorder("=")
+    return {"e": np.dtype("f4"), "g": np.dtype("f8")}.get(dtype.char, dtype)
+
+
+def layer_names(adata):
+    """The names of the layers; newer AnnData also lists X among them, as None."""
+    return [name for name in adata.layers if name is not None]
 
 
 def choose(values, at):
@@ -70,7 +89,12 @@ def dense(a):
     return x, flat
 
 
+def stored_of(block):
+    """The stored values of some rows: of a sparse matrix those that are not zero."""
+    return block.data if sp.issparse(block) else np.asarray(block)
+
+
 def whole(block):
     """Are the stored values of these rows counts: whole and not negative?"""
-    stored = block.data if sp.issparse(block) else np.asarray(block)
+    stored = stored_of(block)
     return stored.dtype.kind in "biuf" and stored.size > 0 and bool((stored >= 0).all() and (stored % 1 == 0).all())

@@ -13,7 +13,7 @@ from safetensors import numpy as safetensors
 from .core.fields import DataError
 
 FORMAT = 1  # raised when an older package could not read what a newer one writes
-FACTS = ("genes_", "categories_", "sizes_", "rows_", "seed_", "where_")
+FACTS = ("genes_", "categories_", "sizes_", "rows_", "seed_", "where_", "findings_")
 
 
 def save(model, folder):

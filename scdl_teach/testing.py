@@ -23,7 +23,18 @@ from .toys import toy_for
 
 MATRIX = (Counts, Expression, Binary)
 FACTORIES = {"zeros", "ones", "full", "empty", "rand", "randn", "randint", "randperm", "arange", "linspace", "eye", "tensor"}
-AUTHORS = {"build", "loss", "outputs", "plan", "skill", "adopt", "generate", "learn", "device"}  # what a subclass may override
+AUTHORS = {
+    "build",
+    "loss",
+    "outputs",
+    "plan",
+    "skill",
+    "adopt",
+    "generate",
+    "learn",
+    "device",
+    "findings",
+}  # what a subclass may override
 
 
 def trains(cls):

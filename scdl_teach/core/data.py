@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ..arrays import BLOCK, KEPT, OnDisk, choose
-from .fields import DataError
+from .fields import DataError, noted
 
 
 class Batch(dict):
@@ -93,6 +93,11 @@ class Data:
             if not shared:
                 ends = ", ".join(f"{t}: {has[:2]}" for t, has in names.items())
                 raise DataError(f"the tables share no gene ({ends}); set var_names to one kind of name (symbols, or Ensembl ids)")
+            fewest = min(map(len, names.values()))
+            if 2 * len(shared) < fewest:
+                noted(
+                    f"the tables share only {len(shared)} of the {fewest} genes of the smaller one; check that their names are of one kind"
+                )
             known = dict.fromkeys(names, shared)
         self.genes, self.columns = {t: known.get(t, has) for t, has in names.items()}, {}
         for t, has in names.items():
@@ -103,6 +108,10 @@ class Data:
             if lost and absent != "zero":
                 what = f"table {t!r} lacks {len(lost)} of the {len(at)} genes of the fit ({lost[:3]}); it has {has[:3]}"
                 raise DataError(f"{what}. Give all of them, or fit again on the genes that both have")
+            if 2 * len(lost) > len(at):
+                noted(
+                    f"table {t!r} lacks {len(lost)} of the {len(at)} genes of the fit, which count as 0; check that the names are of one kind"
+                )
             self.columns[t] = at
 
     def split(self, fraction, rng):

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .fields import DataError
+
 
 @dataclass
 class Update:
@@ -139,6 +141,10 @@ class Training:
             self.model.at, self.model.logs = 1.0, None
 
     def phase(self, phase, epochs):
+        if phase.batch_size == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules()):
+            raise DataError(
+                f"{type(self.model).__name__} normalises over a batch, and needs two rows or more at a time: batch_size=2"
+            )
         opts, best, self.steps = [self.optimiser(u) for u in phase.updates], Best(self.model), 0
         self.levels = self.data.levels(phase.by)
         for epoch in range(epochs):

@@ -5,13 +5,18 @@ torch is imported where a batch is made, so that a file can be judged before it 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..arrays import BLOCK, dense, tidy, whole
+from ..arrays import BLOCK, dense, layer_names, stored_of, tidy, whole
+
+EXACT = 2**24  # above it float32 skips whole numbers
+SLOTS = ("X", "raw", "layers", "obs", "obsm", "obsp", "var", "varm")
 
 
 class DataError(ValueError):
@@ -22,9 +27,21 @@ class DataWarning(UserWarning):
     """The data, or what was learnt from them, can be used but look wrong; the message says what was found and how to mend it."""
 
 
+def near(key, names):
+    """``"; did you mean 'Batch'?"`` where a name is like the one asked for, in another case at the least; else nothing."""
+    folded = {str(n).strip().lower().replace(" ", "_"): n for n in names}
+    found = get_close_matches(str(key).strip().lower().replace(" ", "_"), folded, 1, 0.75)
+    return f"; did you mean {folded[found[0]]!r}?" if found else ""
+
+
+def noted(text):
+    """Say what does not stop."""
+    warnings.warn(text, DataWarning, stacklevel=2)
+
+
 @dataclass(frozen=True)
 class Field:
-    """Finite numbers in ``where`` of one table: ``X`` or a key in layers, obs, obsm, obsp, varm (``"obsm/X_pca"``)."""
+    """Finite numbers in ``where`` of one table: ``X``, ``raw``, or a key in layers, obs, obsm, obsp, varm (``"obsm/X_pca"``)."""
 
     where: str = "X"
     table: str = ""  # "" is the first table of the model
@@ -41,7 +58,7 @@ class Field:
 
     @property
     def by_gene(self):
-        return self.where == "X" or self.where.startswith(("layers/", "var"))
+        return self.where in ("X", "raw") or self.where.startswith(("layers/", "var"))
 
     def place(self, adata):
         """Where to look when the user has not said it."""
@@ -54,31 +71,63 @@ class Field:
 
     def read(self, adata):
         slot, _, key = self.where.partition("/")
-        if slot not in ("X", "layers", "obs", "obsm", "obsp", "var", "varm") or (slot != "X" and not key):
-            raise DataError(f"{self.where!r} is no place in an AnnData; write X, layers/..., obs/..., obsm/... or varm/...")
-        box = getattr(adata, slot)
+        if slot not in SLOTS or (slot not in ("X", "raw") and not key):
+            raise DataError(f"{self.where!r} is no place in an AnnData; write X, raw, layers/..., obs/..., obsm/... or varm/...")
+        box = self.raw(adata) if slot == "raw" else getattr(adata, slot)
         if box is not None and (not key or key in box):
-            return tidy(box[key] if key else box)
+            return self.tidied(box[key] if key else box)
         if self.optional:
             return None
-        has = "" if box is None else f"; {slot} has {sorted(map(str, box.keys()))}"
+        has = [] if box is None or not key else layer_names(adata) if slot == "layers" else sorted(map(str, box.keys()))
+        held = f"; {slot} has {has}{near(key, has)}" if key else ""
         raise DataError(
-            f"{self.where} is missing, where {self.kind} are needed{has}. Name another place: fit(adata, where={{...}})"
+            f"{self.where} is missing, where {self.kind} are needed{held}. Name another place: fit(adata, where={{...}})"
         )
 
+    def raw(self, adata):
+        """The table that ``adata.raw`` keeps, with the genes of ``adata``."""
+        lost = [] if adata.raw is None else list(adata.var_names.difference(adata.raw.var_names))
+        if adata.raw is None or lost:
+            what = f"lacks {len(lost)} genes of the table ({lost[:3]})" if lost else "is not there"
+            raise DataError(f"adata.raw {what}, where {self.kind} are needed; name a layer: fit(adata, where={{...}})")
+        return adata.raw[:, adata.var_names].X
+
+    def tidied(self, values):
+        try:
+            return tidy(values)
+        except ValueError as e:
+            raise DataError(f"{self.where} is a damaged sparse matrix ({e}); write the file again from its source") from e
+
     def check(self, name, values, adata):
+        """``DataError`` for values that can not be used, ``DataWarning`` for those that look wrong."""
         if np.dtype(values.dtype).kind not in "biuf":
             raise DataError(f"{self.where} holds {values.dtype} values, not {self.kind}. {Field.mend(self, name, adata)}")
         for i in range(0, values.shape[0], BLOCK):
             block = values[i : i + BLOCK]
-            fault = self.fault(block, block.data if sp.issparse(block) else np.asarray(block))
+            stored = stored_of(block)
+            fault = self.fault(block, stored) or self.absurd(stored)
             if fault:
                 raise DataError(f"{self.where} has {fault[0]}; {self.kind} are needed. {fault[1] or self.mend(name, adata)}")
+        for doubt in self.doubts(values):
+            noted(f"{self.where} {doubt}")
 
     def fault(self, block, stored):
         """(what is wrong with these rows, how to mend it), or None."""
         if not np.isfinite(stored).all():
             return "NaN or infinite values", "Remove or impute them first"
+
+    def absurd(self, stored):
+        """Numbers that float32 can not hold."""
+        if stored.size and float(np.abs(stored).max()) > np.finfo(np.float32).max:
+            return f"values as large as {float(np.abs(stored).max()):.3g}", "Look for a damaged file, or divide by a constant"
+
+    def doubts(self, values):
+        """What can be used, but looks wrong: log values that are whole numbers."""
+        if self.by_gene and self.by_row and type(self) in (Field, Expression) and values.shape[0]:
+            stored = stored_of(values[:BLOCK])
+            if stored.size and whole(stored) and stored.max() > 2:
+                mend = "sc.pp.normalize_total(adata); sc.pp.log1p(adata)"
+                yield f"looks like raw counts (whole numbers up to {stored.max():g}), where normalised log values are read: {mend}"
 
     def mend(self, name, adata):
         return f"Name another place: fit(adata, where={{{name!r}: ...}})"
@@ -112,25 +161,51 @@ class Counts(Field):
     kind = "raw counts"
 
     def place(self, adata):
-        here = self.where == "X" and not self.given and "counts" in adata.layers
+        here = self.where == "X" and not self.given and "counts" in layer_names(adata)
         return Counts(**vars(self) | {"where": "layers/counts"}) if here else self
 
     def fault(self, block, stored):
         if not np.isfinite(stored).all():
             return "NaN or infinite values", None
-        if (stored < 0).any() or (stored % 1 != 0).any():
-            return ("negative values" if (stored < 0).any() else "fractions"), None
+        if (stored < 0).any():
+            return "negative values, as z-scored data have", None
+        if stored.size and stored.max() > EXACT:
+            return f"values as large as {float(stored.max()):.3g}, more than one cell holds molecules", None
+        if (stored % 1 != 0).any():
+            if np.abs(stored - np.rint(stored)).max() < 1e-3:
+                return "fractions by rounding only", f"Round them: {self.rounded()}"
+            return "fractions, as normalised or logarithmic data have", None
         none = int((np.asarray(block.sum(1)) == 0).sum())
         if none and not self.empty:
             return f"{none} rows without any count", "Remove them: sc.pp.filter_cells(adata, min_counts=1)"
 
+    def rounded(self):
+        slot, _, key = self.where.partition("/")
+        place = f"adata.{slot}[{key!r}]" if key else f"adata.{slot}"
+        return (
+            f"{place} = np.rint({place})"
+            if slot != "raw"
+            else "adata.layers['counts'] = np.rint(adata.raw[:, adata.var_names].X)"
+        )
+
+    def doubts(self, values):
+        """Whole numbers that are no molecules: all rows have one large total, but for rounding."""
+        total = np.concatenate(
+            [np.asarray(values[i : i + BLOCK].sum(1), float).ravel() for i in range(0, values.shape[0], BLOCK)]
+        )
+        if len(total) > 9 and total.mean() > 5e4 and total.std() < 1e-3 * total.mean():
+            found = f"has the same total in every row ({total.mean():,.0f}), as rounded TPM or CPM have"
+            yield f"{found}: these are no molecules, and a count model misjudges their noise; read the raw counts instead"
+
     def mend(self, name, adata):
-        """The exact call, if a layer looks like counts."""
-        for layer in adata.layers:
-            if whole(adata.layers[layer][:200]):
+        """The exact call, if another place looks like counts."""
+        for layer in layer_names(adata):
+            if f"layers/{layer}" != self.where and whole(adata.layers[layer][:200]):
                 return f"layers[{layer!r}] looks like counts: fit(adata, where={{{name!r}: 'layers/{layer}'}})"
-        if adata.raw is not None and whole(adata.raw.X[:200]):
-            return "adata.raw looks like counts: adata.layers['counts'] = adata.raw[:, adata.var_names].X"
+        if self.where != "raw" and adata.raw is not None and whole(adata.raw.X[:200]):
+            return f"adata.raw looks like counts: fit(adata, where={{{name!r}: 'raw'}})"
+        if self.where != "X" and adata.X is not None and whole(adata.X[:200]):
+            return f"X looks like counts: fit(adata, where={{{name!r}: 'X'}})"
         return f"If they are in a layer: fit(adata, where={{{name!r}: 'layers/...'}})"
 
     def take(self, name, values, rows):
@@ -206,6 +281,11 @@ class Category(Field):
         if key not in adata.obs:
             return np.full(adata.n_obs, "all", object) if self.optional else super().read(adata)
         column = adata.obs[key]
+        if column.ndim > 1:
+            mend = "adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]"
+            raise DataError(f"{self.where} is there {column.shape[1]} times, and one column is needed: {mend}")
+        if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
+            column = column.astype("Int64")  # 1.0, as a missing value elsewhere makes of 1
         return np.where(column.isna(), None, column.astype(str).to_numpy(object))
 
     def check(self, name, values, adata):
@@ -213,6 +293,19 @@ class Category(Field):
         if lost and not self.missing:
             drop = f"Drop these rows: adata[adata.obs[{self.where[4:]!r}].notna()].copy()"
             raise DataError(f"{self.where} has {lost} missing values; every row needs a category. {drop}")
+        for doubt in self.doubts({v for v in values if v is not None}):
+            noted(f"{self.where} {doubt}")
+
+    def doubts(self, names):
+        """Names that say that something is missing, and names equal but for case and blanks."""
+        if empty := sorted(v for v in names if v.strip().lower() in ("nan", "none", "na", "<na>", "nat", "null", "")):
+            column = f"adata.obs[{self.where[4:]!r}]"
+            yield f"has a category called {empty[0]!r}, most likely missing values made text: {column} = {column}.replace({empty[0]!r}, None)"
+        folded = {}
+        for v in sorted(names):
+            folded.setdefault(v.strip().lower(), []).append(v)
+        if alike := [same for same in folded.values() if len(same) > 1]:
+            yield f"has categories that differ in case or blanks only ({alike[0]}): give them one name if they are one"
 
     def encode(self, values, known, grow):
         """Codes and the list of categories; new ones are appended while fitting and refused while predicting."""
@@ -267,5 +360,5 @@ class Sequence(Field):
     def take(self, name, values, rows):
         import torch
 
-        codes = torch.as_tensor(np.asarray(values[rows]), dtype=torch.int64)
+        codes = dense(values[rows])[0].long()
         return {name: torch.nn.functional.one_hot(codes, 5)[..., :4].transpose(1, 2).float()}

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import sys
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
@@ -22,7 +23,9 @@ from ..progress import reporter
 from ..validation import hold_out
 from .data import Batch, Data, tables_of
 from .engine import Phase, Training, Update, judging, seeded, skill_of
-from .fields import DataError
+from .fields import DataError, DataWarning
+from .findings import findings_of, sampled
+from .hyper import checked, plain
 
 FREE = ("epochs", "lr", "batch_size", "patience")  # words that become arguments where a class annotates them
 
@@ -72,6 +75,7 @@ class Estimator:
 
     def __post_init__(self):
         self.reference = None  # the fitted model that fit(reference=...) was given
+        vars(self).update({k: plain(v) for k, v in self.get_params().items()})  # NumPy's numbers are numbers
 
     # -- an author writes these ---------------------------------------------------------------------
     def build(self, sizes):
@@ -84,6 +88,10 @@ class Estimator:
     def outputs(self, b):
         """``{"latent": array, ...}``, with the names of ``writes``, for the rows of one batch."""
         raise NotImplementedError
+
+    def findings(self, data):
+        """Further sentences on what is wrong with the fitted model, each with its mend."""
+        return ()
 
     def adopt(self, reference):
         """Check what ``fit(reference=...)`` was given, None included; its genes and categories hold, a copy is ``self.reference``."""
@@ -99,7 +107,7 @@ class Estimator:
         """Change hyper-parameters; a fitted model then has to be fitted again."""
         if strange := changes.keys() - self.get_params().keys():
             raise ValueError(f"{type(self).__name__} has no {sorted(strange)}, only {list(self.get_params())}")
-        self.__dict__.update(changes)
+        self.__dict__.update({k: plain(v) for k, v in changes.items()})
         self.__dict__.pop("seed_", None)
         return self
 
@@ -112,6 +120,9 @@ class Estimator:
     def fit(self, *adatas, where=None, reference=None, seed=0, device="auto", epochs=None, progress=None, **options):
         """Learn from one AnnData per table (or a MuData), which stay as they are; a ``DataError`` says how to mend what does not fit.
 
+        Ends by looking at itself: what is wrong stands in ``findings_`` (sentences) and is one ``DataWarning``, unless
+        ``epochs`` asked for a shorter training than the model's own.
+
         where : other places than ``needs`` says, as ``{"x": "layers/counts", "batch": "obs/donor"}``; kept for ``predict``
         reference : a fitted model to build on; it is copied, never changed
         seed : the only source of chance
@@ -122,6 +133,7 @@ class Estimator:
             ``precision`` ("32-true", "bf16-mixed") and further words of ``lightning_fabric.Fabric``, as ``devices=2``
         """
         self.__dict__.pop("seed_", None)  # not fitted until the end
+        seed = checked(self, seed, epochs)
         self.adopt(reference)
         self.where_ = dict(where or {})
         tables = tables_of(adatas, self.tables)
@@ -137,7 +149,16 @@ class Estimator:
                 rows.append(row)
                 show(row)
         self.history_, self.seed_ = pd.DataFrame(rows), seed  # now it counts as fitted
+        data.device = self.device
+        self.findings_ = findings_of(self, data, getattr(self, "skills", ())) if epochs != 0 else []
+        if self.findings_ and self._rounds(epochs) >= self._rounds(None):
+            warnings.warn(f"{type(self).__name__}: {'. '.join(self.findings_)}", DataWarning, stacklevel=2)
         return self
+
+    def batch(self, *adatas, labels=False):
+        """All rows as one batch, on the model's device, as ``loss`` and ``outputs`` read them; ``labels`` too where it is asked for."""
+        data = self._fitted_data(adatas, labels)
+        return self._read(data.take(data.rows))
 
     def predict(self, *adatas):
         """``{"latent": array, ...}``: the outputs named in ``writes``; nothing is written."""
@@ -233,6 +254,9 @@ class Estimator:
     def _rounds(self, epochs):
         return self.epochs if epochs is None else epochs
 
+    def _read(self, b):
+        return arrays(b)
+
     def _given(self, b):
         return self.outputs(arrays(b))
 
@@ -253,6 +277,7 @@ class Model(Estimator, nn.Module):
     epochs, lr, batch_size, patience = 50, 1e-3, 128, None
     at = 1.0  # the fraction of the phase that is done, for warm-ups; 1 outside training
     logs = None  # parts of the losses, while an epoch runs
+    skills = ()  # mean skill after the first and after the last epoch, of a class that says what it is
     __repr__ = nn.Module.__repr__  # the hyper-parameters, and the layers once there are any
 
     def __post_init__(self):
@@ -270,6 +295,11 @@ class Model(Estimator, nn.Module):
     def skill(self, b):
         """Higher is better; a model whose loss need not fall says here what should rise."""
         return -self.loss(b)
+
+    def total(self, **terms):
+        """The sum of the terms of a loss, each with its weight already; all are noted for ``history_``."""
+        self.log(**terms)
+        return sum(terms.values())
 
     def log(self, **terms):
         """Note parts of a loss; their means per epoch stand in ``history_``."""
@@ -291,7 +321,12 @@ class Model(Estimator, nn.Module):
         fab = Fabric(accelerator=device, precision=precision, **({"devices": 1} | several | fabric))
         fab.launch()
         learn, judge = hold_out(self, data, validation, rng)
-        yield from Training(self, learn, fab, rng, judge).rows(epochs)
+        self.skills = []
+        for row in Training(self, learn, fab, rng, judge).rows(epochs):
+            if not self.skills:
+                self.skills = self._skilled(learn)
+            yield row
+        self.skills += self._skilled(learn)
         self.eval()
 
     def score(self, *adatas):
@@ -322,6 +357,13 @@ class Model(Estimator, nn.Module):
     def chunk(self):
         return None if self.plan()[-1].batch_size is None else 1024
 
+    def _skilled(self, data):
+        """[mean skill on some rows], if the class says what should rise; no random number of the training is used up."""
+        if type(self).skill is Model.skill or not self.plan()[-1].epochs:
+            return []
+        with seeded(0), judging(self):
+            return [float(self.skill(data.take(sampled(self, data))))]
+
     def _rounds(self, epochs):
         return sum(p.epochs if epochs is None else min(epochs, p.epochs) for p in self.plan())
 
@@ -330,6 +372,9 @@ class Model(Estimator, nn.Module):
         twice = [k for k in (*self._modules, *self._parameters, *self._buffers) if hasattr(type(self), k)]
         if twice:
             raise TypeError(f"{type(self).__name__}: {twice} name both a layer and an attribute of the class; rename the layer")
+
+    def _read(self, b):
+        return b
 
     def _given(self, b):
         with judging(self):

@@ -20,7 +20,7 @@ from ..core.fields import Category, Counts
 from ..core.model import Model
 from ..nn.fast_zinb import softmax_zinb_nll
 from ..nn.likelihoods import softmax_nb_nll
-from ..nn.losses import gaussian_kl
+from ..nn.losses import gaussian_kl, warm
 
 NORMS = {
     "batch": lambda n: nn.BatchNorm1d(n, eps=1e-3, momentum=0.01),
@@ -184,7 +184,7 @@ class SCVI(Model):
         return softmax_zinb_nll(logits, lib, self.net.log_theta, logit_pi, b.x, b.x_nz)
 
     def loss(self, b):
-        loss, terms = self.elbo(b, self.shifts(b), min(1.0, self.at / self.warmup))
+        loss, terms = self.elbo(b, self.shifts(b), warm(self.at, self.warmup))
         self.log(**terms)
         return loss
 

@@ -21,7 +21,7 @@ from ..core.engine import Phase, Update
 from ..core.fields import Category, Counts, DataError, Mask
 from ..core.model import Model
 from ..nn.likelihoods import softmax_nb_nll
-from ..nn.losses import gaussian_kl, shrink_groups
+from ..nn.losses import gaussian_kl, shrink_groups, warm
 
 
 class Trunk(nn.Module):
@@ -158,7 +158,7 @@ class ExpiMap(Model):
         nll = softmax_nb_nll(logits, b.x.sum(1, keepdim=True).log(), self.root.log_theta, b.x, b.x_nz)
         kl = gaussian_kl(mean, var).mean()
         self.log(nll=nll, kl=kl)
-        return nll + self.kl * min(1.0, self.at / self.warmup) * kl
+        return nll + self.kl * warm(self.at, self.warmup) * kl
 
     def outputs(self, b):
         (mean, var), weight = self.encode(b), self.table("weight")

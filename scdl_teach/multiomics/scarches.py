@@ -19,6 +19,7 @@ from torch.nn.functional import embedding
 from ..core.engine import Phase, Update
 from ..core.fields import Category, Counts
 from ..core.model import Model
+from ..nn.losses import warm
 
 
 class ScArches(Model):
@@ -87,7 +88,7 @@ class ScArches(Model):
         return tuple(embedding(b.batch, torch.cat(pair)) for pair in tables)
 
     def loss(self, b):
-        loss, terms = self.reference.elbo(b, self.shifts(b), min(1.0, self.at / self.warmup))
+        loss, terms = self.reference.elbo(b, self.shifts(b), warm(self.at, self.warmup))
         self.log(**terms)
         return loss
 

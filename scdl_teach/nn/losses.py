@@ -63,3 +63,8 @@ def shrink_groups(w, threshold):
     """Proximal step of the group lasso: each row of w loses ``threshold`` of its length, or all that it has."""
     length = w.norm(dim=1, keepdim=True)
     return w * (1 - threshold / length.clamp(min=1e-12)).clamp(min=0)
+
+
+def warm(at, warmup):
+    """The weight of a term that grows evenly from 0 to 1 while ``at``, the fraction that is done, rises to ``warmup`` (0: 1 from the start)."""
+    return at / warmup if at < warmup else 1.0
