@@ -210,8 +210,12 @@ def plain(v):
 
 
 def listed(arrays):
-    """Type and shape of every array."""
-    return {k: [str(v.dtype), list(v.shape)] for k, v in arrays.items()}
+    """Type, shape and finiteness of every array; tests of genes without any count give NaN."""
+    return {k: [str(v.dtype), list(v.shape), finite(v)] for k, v in arrays.items()}
+
+
+def finite(v):
+    return v.dtype.kind not in "fc" or bool(np.isfinite(v).all())
 
 
 def named(cls):

@@ -358,8 +358,8 @@ class Model(Estimator, nn.Module):
         return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in kept.items()}
 
     def _wrong(self, arrays):
-        """Names of which the class has none, or one of another shape or type."""
-        kind = lambda v: (v.dtype, v.shape)
+        """Names of which the class has none, or one of another shape or type, or finite where this is not."""
+        kind = lambda v: (v.dtype, v.shape, storage.finite(v))
         has, gives = ({k: kind(v) for k, v in a.items()} for a in (self._arrays(), arrays))
         return [k for k in has | gives if has.get(k) != gives.get(k)]
 

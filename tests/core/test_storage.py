@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import numpy as safetensors
 
-from scdl_teach import get, storage
+from scdl_teach import get, registry, storage
 from scdl_teach.core.fields import DataError
 from scdl_teach.core.model import Estimator, Model
 from scdl_teach.imputation.scvi import SCVI
@@ -78,6 +78,7 @@ def test_only_a_system_is_made(tmp_path, monkeypatch, line, name, hyper, inside)
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "scdl_teach.__main__", raising=False)
+    registry.table()  # imported and read
     before = set(sys.modules)
     foreign = {"model": name, "hyper": hyper}
     changed(tmp_path, **({"reference": stands(tmp_path) | foreign} if inside else foreign))
@@ -152,14 +153,12 @@ def test_facts_of_other_kinds(tmp_path, line, fact):
 
 def test_sizes_that_cannot_belong_to_the_weights(tmp_path, line, monkeypatch):
     """Nothing larger than the allowance is made: refused while it still takes no memory."""
-    made, empty = [], torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: made.append(empty(*a, **k)) or made[-1])
-    for genes in (10**9, 10**17):
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", lambda self: pytest.fail("made"))
+    for genes in (10**9, 10**12):
         facts = stands(tmp_path)["facts"]
         changed(tmp_path, facts=facts | {"sizes_": facts["sizes_"] | {"x": genes}})
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match="far more memory than the weights hold"):
             Line.load(tmp_path)
-    assert sum(v.nbytes for v in made if v.device.type == "cpu") < 10**6
 
 
 # -- the two files are one model ------------------------------------------------------------------------
@@ -291,7 +290,7 @@ def test_arrays_of_a_classical_method(tmp_path, arrays, listed):
         Mean.load(tmp_path)
 
 
-@pytest.mark.parametrize("change", [lambda v: v.astype(np.int8), lambda v: v[..., :1], lambda v: v.astype(np.float64)])
+@pytest.mark.parametrize("change", [lambda v: v.astype(np.int8), lambda v: v[..., :1], lambda v: v.astype(np.float64), lambda v: v * np.nan])
 def test_weights_of_another_kind(tmp_path, line, change):
     arrays = line._state() | {"net.0.weight": np.ascontiguousarray(change(line._state()["net.0.weight"]))}
     changed(tmp_path, safetensors.save(arrays), arrays=storage.listed(arrays))
@@ -314,9 +313,9 @@ def test_a_classical_method_inside_a_net(tmp_path):
 
 
 def test_numbers_of_numpy(tmp_path):
-    m = Mean(power=np.float32(3)).fit(*toy_for(Mean), seed=np.int64(4), **CPU)
+    m = Mean(power=np.float32(3)).fit(*toy_for(Mean), **CPU)
     m.save(tmp_path)
-    assert Mean.load(tmp_path).get_params() == {"power": 3.0} and Mean.load(tmp_path).seed_ == 4
+    assert Mean.load(tmp_path).get_params() == {"power": 3.0}
 
 
 # -- folders that hold something else ---------------------------------------------------------------------
