@@ -117,7 +117,9 @@ def unfit(folder):
         return unreadable(folder, e)
     if made != FORMAT:
         what = f"{folder} was saved by scdl-teach {str(by)[:20]!r} in format {str(made)[:20]}"
-        return DataError(f"{what}; this is {version('scdl-teach')}, format {FORMAT}. Fit the model again, or install that version")
+        return DataError(
+            f"{what}; this is {version('scdl-teach')}, format {FORMAT}. Fit the model again, or install that version"
+        )
     return DataError(f"{folder} is damaged: its two files are not as they were saved together. Save the model again")
 
 

@@ -14,10 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import numpy as safetensors
+from typer.testing import CliRunner
 
-from scdl_teach import get, registry, storage
+from scdl_teach import get, registry, simulate, storage
+from scdl_teach.__main__ import app
 from scdl_teach.core.fields import DataError
-from scdl_teach.core.model import Estimator, Model
+from scdl_teach.core.model import Estimator
 from scdl_teach.imputation.scvi import SCVI
 from scdl_teach.multiomics.scarches import ScArches
 from scdl_teach.testing import toy_for
@@ -230,18 +232,19 @@ def two():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_killed_at_any_moment(tmp_path, two):
-    """Sixty kills of a process that saves two models in turn: one of the two is there, whole, and nothing else stays."""
+@pytest.mark.parametrize("kills", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_killed_at_any_moment(tmp_path, two, kills):
+    """A process that saves two models in turn is killed: one of the two is there, whole, and in the end nothing else."""
     rng, found = random.Random(0), []
     two[0].save(tmp_path)
-    for _ in range(60):
+    for _ in range(kills):
         child = started(two, tmp_path)
         time.sleep(rng.uniform(0.02, 0.12))
         child.kill()
         child.join()
         loaded = Estimator.load(tmp_path)
         found += [k for k, m in enumerate(two) if type(m) is type(loaded) and same(m, loaded)]
-    assert len(found) == 60 and set(found) == {0, 1}
+    assert len(found) == kills and set(found) == {0, 1}
     two[1].save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == TWO and same(Estimator.load(tmp_path), two[1])
 
@@ -284,13 +287,15 @@ def test_without_locks_only_old_leftovers_are_removed(tmp_path, monkeypatch, lin
 @pytest.mark.parametrize("listed", [False, True])
 def test_arrays_of_a_classical_method(tmp_path, arrays, listed):
     Mean().fit(*toy_for(Mean), **CPU).save(tmp_path)
-    told = {"arrays": storage.listed(arrays)} if listed and "mean_" not in arrays or len(arrays) > 1 and listed else {}
+    told = {"arrays": storage.listed(arrays)} if (listed and "mean_" not in arrays) or (len(arrays) > 1 and listed) else {}
     changed(tmp_path, safetensors.save(arrays), **told)
     with pytest.raises(DataError, match="the arrays are not those|the saved arrays"):
         Mean.load(tmp_path)
 
 
-@pytest.mark.parametrize("change", [lambda v: v.astype(np.int8), lambda v: v[..., :1], lambda v: v.astype(np.float64), lambda v: v * np.nan])
+@pytest.mark.parametrize(
+    "change", [lambda v: v.astype(np.int8), lambda v: v[..., :1], lambda v: v.astype(np.float64), lambda v: v * np.nan]
+)
 def test_weights_of_another_kind(tmp_path, line, change):
     arrays = line._state() | {"net.0.weight": np.ascontiguousarray(change(line._state()["net.0.weight"]))}
     changed(tmp_path, safetensors.save(arrays), arrays=storage.listed(arrays))
@@ -364,6 +369,24 @@ def test_weights_that_are_none(tmp_path, line, state):
         Line.load(tmp_path)
 
 
+def test_the_command_line(tmp_path, line):
+    """One sentence and exit code 2 for each."""
+    simulate.counts(n=30, genes=10).write_h5ad(tmp_path / "in.h5ad")
+    call = ["fit", "scarches", str(tmp_path / "in.h5ad"), str(tmp_path / "out.h5ad"), "--reference"]
+    whole = stands(tmp_path)
+    for change, folder, words in (
+        ({}, tmp_path, "ScArches needs fit(query"),
+        ({"model": "scdl_teach.commands:execute"}, tmp_path, "no system of this package"),
+        ({"sha256": "0"}, tmp_path, "is damaged"),
+        ({}, tmp_path / "in.h5ad", "it is a file"),
+        ({}, tmp_path / "none", "holds no readable model"),
+    ):
+        (tmp_path / "model.json").write_text(json.dumps(storage.sealed(whole | change)))
+        done = CliRunner().invoke(app, [*call, str(folder)])
+        assert done.exit_code == 2 and words in " ".join(done.output.split()), done.output
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
 # -- any change at all -----------------------------------------------------------------------------------
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**12),
@@ -387,7 +410,10 @@ def saved(tmp_path_factory):
     folders = [tmp_path_factory.mktemp(type(m).__name__) for m in models]
     for m, folder in zip(models, folders, strict=True):
         m.save(folder)
-    return [(m, folder, stands(folder), (folder / "weights.safetensors").read_bytes()) for m, folder in zip(models, folders, strict=True)]
+    return [
+        (m, folder, stands(folder), (folder / "weights.safetensors").read_bytes())
+        for m, folder in zip(models, folders, strict=True)
+    ]
 
 
 def nodes(v):
