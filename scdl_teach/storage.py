@@ -170,9 +170,9 @@ def settle(folder, sure, own=None):
     for left in folder.glob(f"{SAVING}*"):
         if not (sure or left == own or time.time() - left.stat().st_mtime > STALE):
             continue
-        if (left / NOTE).exists() and (folder / WEIGHTS).exists() and not (left / WEIGHTS).exists():
-            if belonging(folder, (folder / WEIGHTS).read_bytes()) == left / NOTE:
-                os.replace(left / NOTE, folder / NOTE)
+        between = (left / NOTE).exists() and (folder / WEIGHTS).exists() and not (left / WEIGHTS).exists()
+        if between and belonging(folder, (folder / WEIGHTS).read_bytes()) == left / NOTE:
+            os.replace(left / NOTE, folder / NOTE)
         shutil.rmtree(left, ignore_errors=True)
 
 
