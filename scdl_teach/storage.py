@@ -244,7 +244,7 @@ def revived(note, cls, folder):
 
 
 def class_of(name, cls, folder):
-    """The class that a note names: one that is imported already, or a system of the catalogue. Nothing else is looked up or called."""
+    """The class that a note names: an imported one, or a system of the catalogue. Nothing else is looked up or called."""
     from .core.model import Estimator
     from .registry import get, table
 
