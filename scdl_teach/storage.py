@@ -1,81 +1,318 @@
-"""A fitted model in a folder: ``model.json`` and ``weights.safetensors``. Nothing pickled is written or read."""
+"""A fitted model in a folder: ``model.json`` and ``weights.safetensors``. Nothing pickled is written or read.
+
+The note (``model.json``) holds the sha256 of the weights and of itself, so that files of two savings are never taken for
+one model. A note is what anyone can write: what it names is compared with what is known before anything is made of it.
+"""
 
 import json
 import os
+import shutil
 import tempfile
-from importlib import import_module
+import time
+from contextlib import contextmanager
+from dataclasses import fields
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from safetensors import numpy as safetensors
 
 from .core.fields import DataError
 
-FORMAT = 1  # raised when an older package could not read what a newer one writes
-FACTS = ("genes_", "categories_", "sizes_", "rows_", "seed_", "where_", "findings_")
+FORMAT = 2  # raised when an older package could not read what a newer one writes
+NOTE, WEIGHTS, SAVING = "model.json", "weights.safetensors", ".saving-"
+STALE = 3600  # seconds after which a saving is taken for dead where the system has no lock
+FACTS = {"genes_": {str: [str]}, "categories_": {str: [str]}, "sizes_": {str: (int, [int])}}
+FACTS |= {"rows_": {str: [str]}, "seed_": int, "where_": {str: str}, "findings_": [str]}
+HISTORY = [{str: (int, float, bool, str)}]
+SHAPE = {"model": str, "hyper": dict, "facts": dict, "reference": (dict, type(None))}
+FACTORIES = ("empty", "zeros", "ones", "full", "eye", "rand", "randn", "randint", "randperm", "arange", "linspace", "logspace")
+ROOM = 2**28  # bytes that building may take beside a few times the weights, for tables that are not saved
 
 
 def save(model, folder):
-    """Write both files under another name, then move them: a full disk or Ctrl-C leaves the old ones whole."""
+    """Write both files under another name, then move them: whenever this ends, the folder holds the old model or the new one."""
     if "seed_" not in vars(model):
         raise DataError(f"this {type(model).__name__} is not fitted, so there is nothing to save; call fit(...) first")
-    state = safetensors.save(model._state())
-    note = {"format": FORMAT, "version": version("scdl-teach"), "bytes": len(state)} | described(model)
-    (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as new:  # on the same disk, so that a move is one step
-        (Path(new) / "weights.safetensors").write_bytes(state)
-        (Path(new) / "model.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
-        for name in ("weights.safetensors", "model.json"):
-            os.replace(Path(new) / name, folder / name)
+    arrays, folder = model._state(), Path(folder)
+    state = safetensors.save(arrays)
+    head = {"format": FORMAT, "version": version("scdl-teach"), "sha256": sha256(state).hexdigest(), "arrays": listed(arrays)}
+    text = json.dumps(sealed(head | described(model)), indent=1)
+    opened(folder)
+    with alone(folder) as sure:
+        settle(folder, sure)
+        new = Path(tempfile.mkdtemp(dir=folder, prefix=SAVING))  # on the same disk, so that a move is one step
+        try:
+            written(new / WEIGHTS, state)
+            written(new / NOTE, text.encode())  # the last: with it the saving can be completed by anyone
+            for name in (WEIGHTS, NOTE):
+                os.replace(new / name, folder / name)
+                on_disk(folder)
+        finally:
+            settle(folder, sure, new)
 
 
 def load(cls, folder):
     """The model that ``save`` wrote, on the CPU; it must be a ``cls``."""
+    note, state = together(Path(folder))
     try:
-        note = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
-        state = (Path(folder) / "weights.safetensors").read_bytes()
-    except (OSError, ValueError) as e:
-        why = f"{folder} holds no readable model ({type(e).__name__})"
-        raise DataError(f"{why}: model.json and weights.safetensors are needed, as model.save(folder) writes them") from e
-    if note.get("format") != FORMAT:
-        what = f"{folder} was saved by scdl-teach {note.get('version')} in format {note.get('format')}"
-        raise DataError(f"{what}; this is {version('scdl-teach')}, format {FORMAT}. Fit the model again, or install that version")
-    if note.get("bytes") != len(state):
-        raise DataError(f"{folder} is damaged: its two files do not belong together. Save the model again")
-    model = revived(note)
-    if not isinstance(model, cls):
-        raise DataError(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}: {type(model).__name__}.load(...)")
-    model._restore(safetensors.load(state))
+        with bounded(4 * len(state) + ROOM):
+            model = revived(note, cls, folder)
+            arrays = safetensors.load(state)
+            if listed(arrays) != note["arrays"]:
+                raise DataError(f"{folder} is damaged: the arrays are not those that {NOTE} lists. Save the model again")
+            model._restore(arrays)
+    except DataError:
+        raise
+    except Exception as e:  # a note that someone else wrote can make a model fail in any way
+        why = f"{folder} holds no {cls.__name__} that can be made ({type(e).__name__}: {str(e).strip()[:120]!r})"
+        raise DataError(f"{why}; fit the model again and save it") from e
     return model
 
 
+# -- the two files ---------------------------------------------------------------------------------------
+def together(folder):
+    """The note and the weights of one saving; another process may be moving its own while this reads, so it looks again."""
+    for _ in range(5):
+        try:
+            state = (folder / WEIGHTS).read_bytes()
+        except OSError as e:
+            raise unreadable(folder, e) from e
+        path = belonging(folder, state)
+        if path and (note := noted(path)):
+            return note, state
+    raise unfit(folder)
+
+
+def belonging(folder, state):
+    """The ``model.json`` of these weights; of a saving that was killed between its moves it still stands in ``.saving-*``."""
+    total = sha256(state).hexdigest()
+    paths = (folder / NOTE, *folder.glob(f"{SAVING}*/{NOTE}"))
+    return next((p for p in paths if noted(p).get("sha256") == total), None)
+
+
+def noted(path):
+    """A note of this format that is as it was written, or nothing."""
+    try:
+        note = json.loads(path.read_bytes())
+        return note if note["format"] == FORMAT and sealed(note) == note else {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
+def sealed(note):
+    """With the sha256 of all its other words."""
+    rest = {k: v for k, v in note.items() if k != "seal"}
+    return rest | {"seal": sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+def unfit(folder):
+    """Why no note belongs to the weights."""
+    try:
+        note = json.loads((folder / NOTE).read_bytes())
+        made, by = note["format"], note["version"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
+        return unreadable(folder, e)
+    if made != FORMAT:
+        what = f"{folder} was saved by scdl-teach {str(by)[:20]!r} in format {str(made)[:20]}"
+        return DataError(
+            f"{what}; this is {version('scdl-teach')}, format {FORMAT}. Fit the model again, or install that version"
+        )
+    return DataError(f"{folder} is damaged: its two files are not as they were saved together. Save the model again")
+
+
+def unreadable(folder, e):
+    mend = f"{NOTE} and {WEIGHTS} are needed, as model.save(folder) writes them"
+    if isinstance(e, PermissionError):
+        mend = f"you may not read it: chmod -R u+rX {folder}"
+    if folder.is_file():
+        mend = "it is a file; give the folder that model.save(folder) wrote"
+    return DataError(f"{folder} holds no readable model ({type(e).__name__}): {mend}")
+
+
+# -- writing ---------------------------------------------------------------------------------------------
+def opened(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as e:
+        raise DataError(f"{folder} cannot be the folder of a model: a file is in the way; give another name") from e
+    except PermissionError as e:
+        raise DataError(f"you may not make the folder {folder}; give one in a folder that is yours") from e
+
+
+@contextmanager
+def alone(folder):
+    """One saving at a time: whoever comes second waits. Gives False where the system has no lock that ends with its process."""
+    try:
+        from fcntl import LOCK_EX, flock
+    except ImportError:  # Windows
+        yield False
+        return
+    at = os.open(folder, os.O_RDONLY)
+    try:
+        yield got(flock, at, LOCK_EX)
+    finally:
+        os.close(at)
+
+
+def got(flock, at, how):
+    try:
+        flock(at, how)
+    except OSError:  # some network disks have none
+        return False
+    return True
+
+
+def settle(folder, sure, own=None):
+    """End what a killed saving left: the second of its moves is made, the rest removed."""
+    for left in folder.glob(f"{SAVING}*"):
+        if not (sure or left == own or time.time() - left.stat().st_mtime > STALE):
+            continue
+        between = (left / NOTE).exists() and (folder / WEIGHTS).exists() and not (left / WEIGHTS).exists()
+        if between and belonging(folder, (folder / WEIGHTS).read_bytes()) == left / NOTE:
+            os.replace(left / NOTE, folder / NOTE)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def written(path, content):
+    with open(path, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def on_disk(folder):
+    """A move is kept through a power cut only when the folder, too, is on the disk; Windows does it by itself."""
+    if os.name == "nt":
+        return
+    at = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(at)
+    finally:
+        os.close(at)
+
+
+# -- a model as JSON, and back ---------------------------------------------------------------------------
 def described(model):
     """A fitted model without its arrays, as JSON."""
     rows = [{k: v for k, v in row.items() if v == v} for row in model.history_.to_dict("records")]
     facts = {k: getattr(model, k) for k in FACTS} | {"history_": rows}
     below = model.reference and described(model.reference)
-    name = f"{type(model).__module__}:{type(model).__name__}"
-    return {"model": name, "hyper": model.get_params(), "facts": facts, "reference": below}
+    note = {"model": named(type(model)), "hyper": model.get_params(), "facts": facts, "reference": below}
+    return json.loads(json.dumps(note, default=plain))
 
 
-def revived(note):
+def plain(v):
+    """NumPy's numbers as those of JSON."""
+    if isinstance(v, (np.generic, np.ndarray)):
+        return v.tolist()
+    raise DataError(f"{v!r} cannot be saved: a model holds numbers, words, None and tuples of them. Fit it with such values")
+
+
+def listed(arrays):
+    """Type, shape and finiteness of every array; tests of genes without any count give NaN."""
+    return {k: [str(v.dtype), list(v.shape), finite(v)] for k, v in arrays.items()}
+
+
+def finite(v):
+    return v.dtype.kind not in "fc" or bool(np.isfinite(v).all())
+
+
+def named(cls):
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def revived(note, cls, folder):
     """The model that ``described`` wrote down, built but with fresh weights."""
     from .core.data import Batch
     from .core.engine import seeded
     from .core.model import Estimator
 
-    module, name = note["model"].split(":")
-    known = {f"{c.__module__}:{c.__name__}": c for c in subclasses(Estimator)}
-    if note["model"] not in known and not module.startswith(f"{__package__}."):
-        raise DataError(f"{name} is a class of {module}, which is not part of this package: import it before loading")
-    kind = known.get(note["model"]) or getattr(import_module(module), name)
+    kind = class_of(str(note.get("model")), cls, folder)
+    check(note, kind, folder)
+    below = note["reference"] and revived(note["reference"], Estimator, folder)
     model = kind(**{k: tuples(v) for k, v in note["hyper"].items()})
+    model.adopt(below)
     vars(model).update(note["facts"])
-    model.sizes_, model.history_ = Batch(model.sizes_), pd.DataFrame(model.history_)
+    model.sizes_ = Batch({k: tuples(v) for k, v in model.sizes_.items()})
+    model.history_ = pd.DataFrame(model.history_)
     with seeded(model.seed_):
-        model._built(model.sizes_, note["reference"] and revived(note["reference"]))
+        model._built(model.sizes_, below)
     return model
+
+
+def class_of(name, cls, folder):
+    """The class that a note names: an imported one, or a system of the catalogue. Nothing else is looked up or called."""
+    from .core.model import Estimator
+    from .registry import get, table
+
+    known = lambda: {named(c): c for c in (*subclasses(Estimator), cls) if c.key}
+    if name not in known():
+        rows = table()
+        mine = rows.index[(rows["class"] == name.partition(":")[2]) & (rows["status"] != "planned")]
+        for key in mine:
+            get(key)  # imports its module
+    kind = known().get(name)
+    if kind is None:
+        module, _, word = name[:120].partition(":")
+        what = f"{folder} holds a {word!r} of {module!r}, which is no system of this package"
+        raise DataError(f"{what} and no class you have imported: import your own before loading")
+    if not issubclass(kind, cls):
+        raise DataError(f"{folder} holds a {kind.__name__}, not a {cls.__name__}: {kind.__name__}.load(...)")
+    return kind
+
+
+def check(note, kind, folder):
+    """Has the note the words and kinds of values that ``described`` writes for this class?"""
+    wrong = [k for k, shape in SHAPE.items() if not fits(note.get(k), shape)]
+    if not wrong:
+        own = {f.name for f in fields(kind)}
+        wrong += sorted(own ^ note["hyper"].keys()) + [k for k, v in note["hyper"].items() if not fits(v, PLAIN)]
+        facts = FACTS | {"history_": HISTORY}
+        wrong += sorted(facts.keys() ^ note["facts"].keys())
+        wrong += [k for k, shape in facts.items() if not fits(note["facts"].get(k), shape)]
+    if wrong:
+        what = f"{folder} is no {kind.__name__} of this version: {NOTE} has other values than it needs for {wrong[:3]}"
+        raise DataError(f"{what}. Fit the model again and save it")
+
+
+def fits(v, shape):
+    """Is it one of these kinds? ``[int]`` is a list of whole numbers, ``{str: int}`` a dict of them."""
+    if isinstance(shape, tuple):
+        return any(fits(v, s) for s in shape)
+    if isinstance(shape, list):
+        return isinstance(v, list) and all(fits(x, s) for s in shape for x in v)
+    if isinstance(shape, dict):
+        return isinstance(v, dict) and all(fits(x, s) for s in shape.values() for x in v.values())
+    return type(v) is shape
+
+
+PLAIN = (type(None), bool, int, float, str)
+PLAIN += ([(*PLAIN, [PLAIN])],)  # lists, and lists of lists
+
+
+def bounded(limit):
+    """Tensors made inside are first made where they take no memory; sizes that cannot belong to the weights are refused there."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    makers = {getattr(torch, k) for k in FACTORIES}
+
+    class Bounded(TorchFunctionMode):
+        left = limit
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            kwargs = kwargs or {}
+            if function in makers:
+                free = {k: v for k, v in kwargs.items() if k != "generator"} | {"device": "meta"}
+                self.left -= function(*args, **free).nbytes
+                if self.left < 0:
+                    raise DataError("the sizes in model.json ask for far more memory than the weights hold. Save the model again")
+            return function(*args, **kwargs)
+
+    return Bounded()
 
 
 def tuples(v):

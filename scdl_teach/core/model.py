@@ -261,14 +261,32 @@ class Estimator:
         return self.outputs(arrays(b))
 
     def _state(self):
-        own = {k: np.ascontiguousarray(v) for k, v in vars(self).items() if k.endswith("_") and isinstance(v, np.ndarray)}
-        return own | {f"reference.{k}": v for k, v in (self.reference._state() if self.reference else {}).items()}
+        below = self.reference._state() if self.reference is not None else {}
+        return self._arrays() | {f"reference.{k}": v for k, v in below.items()}
 
     def _restore(self, state):
+        """Take the arrays of ``_state``, if they are those of this class."""
         below = {k.removeprefix("reference."): v for k, v in state.items() if k.startswith("reference.")}
-        if self.reference:
+        own = {k: v for k, v in state.items() if not k.startswith("reference.")}
+        wrong = self._wrong(own) or list(below if self.reference is None else ())
+        if wrong:
+            what = f"the saved arrays {sorted(wrong)[:3]} do not fit {type(self).__name__} of this version"
+            raise DataError(f"{what}; fit the model again")
+        if self.reference is not None:
             self.reference._restore(below)
-        vars(self).update({k: v for k, v in state.items() if not k.startswith("reference.")})
+        self._take(own)
+
+    def _arrays(self):
+        return {k: np.ascontiguousarray(v) for k, v in vars(self).items() if k.endswith("_") and isinstance(v, np.ndarray)}
+
+    def _wrong(self, arrays):
+        """Names that are not those of learnt arrays, and arrays that ``build`` makes and that are missing."""
+        free = lambda k: k.isidentifier() and k.endswith("_") and not hasattr(type(self), k)
+        mine = lambda k: isinstance(vars(self).get(k, np.empty(0)), np.ndarray)
+        return [k for k in arrays if not (free(k) and mine(k))] + list(self._arrays().keys() - arrays.keys())
+
+    def _take(self, arrays):
+        vars(self).update(arrays)
 
 
 class Model(Estimator, nn.Module):
@@ -380,14 +398,18 @@ class Model(Estimator, nn.Module):
         with judging(self):
             return {k: (v.float() if v.is_floating_point() else v).cpu().numpy() for k, v in self.outputs(b).items()}
 
-    def _state(self):
-        return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in self.state_dict().items()}
+    def _arrays(self):
+        kept = {k: v for k, v in self.state_dict().items() if not k.startswith("reference.")}  # it gives its own
+        return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in kept.items()}
 
-    def _restore(self, state):
-        try:
-            self.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in state.items()})
-        except RuntimeError as e:
-            raise DataError(f"the saved weights do not fit {type(self).__name__} of this version; fit the model again") from e
+    def _wrong(self, arrays):
+        """Names of which the class has none, or one of another shape or type, or finite where this is not."""
+        kind = lambda v: (v.dtype, v.shape, storage.finite(v))
+        has, gives = ({k: kind(v) for k, v in a.items()} for a in (self._arrays(), arrays))
+        return [k for k in has | gives if has.get(k) != gives.get(k)]
+
+    def _take(self, arrays):
+        self.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in arrays.items()}, strict=False)
         self.eval()
 
 

@@ -375,56 +375,6 @@ def test_programmes_by_name():
         Sets().fit(a, **CPU)
 
 
-# -- saving --------------------------------------------------------------------------------------------
-def test_save_is_all_or_nothing(tmp_path, monkeypatch):
-    (a,) = toy_for(Line)
-    old, new = Line().fit(a, **CPU), Line().fit(a, seed=1, **CPU)
-    old.save(tmp_path)
-    (tmp_path / "notes.txt").write_text("mine")
-    from scdl_teach import storage
-
-    def full(self, *_, **__):
-        raise OSError(28, "No space left on device")
-
-    def stopped(*_):
-        raise KeyboardInterrupt
-
-    for where, what, error in (
-        (storage.Path, "write_bytes", full),
-        (storage.Path, "write_text", full),
-        (storage.os, "replace", stopped),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(where, what, error)
-            with pytest.raises((OSError, KeyboardInterrupt)):
-                new.save(tmp_path)
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "notes.txt", "weights.safetensors"]
-        assert np.array_equal(Line.load(tmp_path).predict(a)["latent"], old.predict(a)["latent"])
-
-
-def test_folders_that_hold_something_else(tmp_path):
-    (a,) = toy_for(Line)
-    with pytest.raises(DataError, match=r"holds no readable model \(FileNotFoundError\)"):
-        Line.load(tmp_path / "none")
-    with pytest.raises(DataError, match="not fitted, so there is nothing to save"):
-        Line().save(tmp_path)
-    Line().fit(a, **CPU).save(tmp_path)
-    with pytest.raises(DataError, match="holds a Line, not a CountLine"):
-        CountLine.load(tmp_path)
-    note = json.loads((tmp_path / "model.json").read_text())
-    for change, what in (
-        ({"format": 99, "version": "9.0"}, "saved by scdl-teach 9.0 in format 99"),
-        ({"bytes": 1}, "is damaged"),
-        ({"model": "elsewhere:Thing"}, "import it before loading"),
-    ):
-        (tmp_path / "model.json").write_text(json.dumps(note | change))
-        with pytest.raises(DataError, match=what):
-            Line.load(tmp_path)
-    (tmp_path / "model.json").write_text("{")
-    with pytest.raises(DataError, match=r"holds no readable model \(JSONDecodeError\)"):
-        Line.load(tmp_path)
-
-
 # -- the suite bites -----------------------------------------------------------------------------------
 def test_the_suite_bites():
     class Cheat(Line):
