@@ -1,0 +1,437 @@
+"""Files as people really have them: read, or refused with one sentence and the line that mends."""
+
+import contextlib
+import gzip
+import re
+import subprocess
+import sys
+import warnings
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse as sp
+from anndata import AnnData
+
+from scdl_teach import DataError, DataWarning, datasets, foreign
+
+
+def cells(n=60, genes=12, seed=0):
+    """Counts with names, two batches and three types."""
+    rng = np.random.default_rng(seed)
+    out = AnnData(sp.csr_matrix(rng.poisson(rng.gamma(1, 2, (n, genes)) + 0.3).astype(np.float32)))
+    out.obs_names, out.var_names = [f"cell_{i}" for i in range(n)], [f"CD{j}" for j in range(genes)]
+    out.obs["batch"] = pd.Categorical(np.where(np.arange(n) % 2, "one", "two"))
+    out.obs["cell_type"] = rng.choice(["B", "T", "NK"], n)
+    return out
+
+
+def droplets(folder, a, prefix="", genes="features.tsv", columns=3, packed=(), title=False):
+    """The three files of Cell Ranger or STARsolo; ``packed`` names those to compress."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scipy.io.mmwrite(folder / f"{prefix}matrix.mtx", sp.coo_matrix(a.X.T).astype(int))
+    (folder / f"{prefix}barcodes.tsv").write_text("x\n" * title + "\n".join(a.obs_names) + "\n")
+    lines = [[f"ENSG{j:011d}", name, "Gene Expression", "chr1", "100"] for j, name in enumerate(a.var_names)]
+    lines = [line[1:2] if columns == 1 else line[:columns] for line in lines]
+    (folder / f"{prefix}{genes}").write_text("".join("\t".join(line) + "\n" for line in lines))
+    for name in packed:
+        plain = folder / f"{prefix}{name}"
+        plain.with_name(f"{plain.name}.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    return folder
+
+
+def same(path, a, **how):
+    made = datasets.read(path, **how)
+    assert isinstance(made, AnnData) and list(made.obs_names) == list(a.obs_names) and list(made.var_names) == list(a.var_names)
+    assert (sp.csr_matrix(made.X) != a.X).nnz == 0
+    return made
+
+
+# -- read ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("packed", [(), ("matrix.mtx", "barcodes.tsv", "features.tsv"), ("matrix.mtx",), ("barcodes.tsv",)])
+def test_folders_of_starsolo_packed_or_not(packed, tmp_path):
+    made = same(droplets(tmp_path / "run", cells(), packed=packed), cells())
+    assert made.X.dtype == np.float32 and made.var["gene_ids"].iloc[0] == "ENSG00000000000"
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5])
+@pytest.mark.parametrize("genes", ["features.tsv", "genes.tsv"])
+def test_names_of_genes_in_any_number_of_columns(genes, columns, tmp_path):
+    same(droplets(tmp_path / "run", cells(), genes=genes, columns=columns), cells())
+
+
+def test_one_matrix_below_is_read_and_several_are_named(tmp_path):
+    a = cells()
+    droplets(tmp_path / "Solo.out" / "GeneFull" / "raw", a)
+    same(tmp_path / "Solo.out", a)
+    droplets(tmp_path / "Solo.out" / "Gene" / "filtered", a)
+    with pytest.raises(DataError, match=r"Solo.out holds 2 matrices \(Gene/filtered/matrix.mtx, .*; give the path of one: ") as e:
+        datasets.read(tmp_path / "Solo.out")
+    same(str(e.value).split("the path of one: ")[1], a)
+
+
+def test_prefixes_of_geo(tmp_path):
+    a, b = cells(), cells(seed=1)
+    droplets(tmp_path / "GSE1", a, "GSM1_left_", packed=("matrix.mtx", "barcodes.tsv", "features.tsv"))
+    same(tmp_path / "GSE1", a)
+    droplets(tmp_path / "GSE1", b, "GSM2_right_")
+    with pytest.raises(DataError, match="GSE1 holds 2 matrices \\(GSM1_left_matrix.mtx.gz, GSM2_right_matrix.mtx\\)"):
+        datasets.read(tmp_path / "GSE1")
+    same(tmp_path / "GSE1" / "GSM2_right_matrix.mtx", b)
+    same(tmp_path / "GSE1" / "GSM1_left_matrix.mtx.gz", a)
+
+
+def test_a_matrix_that_was_turned(tmp_path):
+    folder = droplets(tmp_path / "run", cells())
+    scipy.io.mmwrite(folder / "matrix.mtx", sp.coo_matrix(cells().X).astype(int))
+    same(folder, cells())
+
+
+def test_zarr_and_whatever_a_file_is_called(tmp_path):
+    a = cells()
+    a.write_zarr(tmp_path / "store.zarr")
+    same(tmp_path / "store.zarr", a)
+    a.write_h5ad(tmp_path / "named.h5")
+    same(tmp_path / "named.h5", a)
+    ten_x(tmp_path / "named.h5ad", a)
+    same(tmp_path / "named.h5ad", a)
+
+
+def ten_x(path, a, types=None, genomes=None):
+    """Cell Ranger 3 and later."""
+    with h5py.File(path, "w") as f:
+        box = matrix(f.create_group("matrix"), a)
+        about = box.create_group("features")
+        names = [f"ENSG{j:011d}" for j in range(a.n_vars)], list(a.var_names), types or ["Gene Expression"] * a.n_vars
+        for key, values in zip(("id", "name", "feature_type"), names, strict=True):
+            about[key] = np.array(values, "S")
+        about["genome"] = np.array(genomes or ["GRCh38"] * a.n_vars, "S")
+
+
+def matrix(box, a):
+    """A table as Cell Ranger stores it: genes x cells, by columns."""
+    x = sp.csr_matrix(a.X).astype(np.int32)
+    box["data"], box["indices"], box["indptr"], box["shape"] = x.data, x.indices, x.indptr, np.array(x.shape[::-1], np.int32)
+    box["barcodes"] = np.array(list(a.obs_names), "S")
+    return box
+
+
+def old_ten_x(path, **tables):
+    """Cell Ranger 2: a group for each genome."""
+    with h5py.File(path, "w") as f:
+        for genome, a in tables.items():
+            box = matrix(f.create_group(genome), a)
+            box["genes"], box["gene_names"] = (
+                np.array([f"ENSG{j:011d}" for j in range(a.n_vars)], "S"),
+                np.array(a.var_names, "S"),
+            )
+
+
+def test_files_of_several_genomes(tmp_path):
+    a, b = cells(), cells(seed=1)
+    old_ten_x(tmp_path / "one.h5", hg19=a)
+    same(tmp_path / "one.h5", a)
+    old_ten_x(tmp_path / "two.h5", hg19=a, mm10=b)
+    with pytest.raises(
+        DataError, match=r"two.h5 holds the genomes hg19, mm10, and one is needed: .*read\('two.h5', genome='hg19'\)"
+    ):
+        datasets.read(tmp_path / "two.h5")
+    same(tmp_path / "two.h5", b, genome="mm10")
+    ten_x(tmp_path / "new.h5", a, genomes=["GRCh38"] * 7 + ["mm10"] * 5)
+    with pytest.warns(
+        DataWarning, match=r"new.h5 holds genes of 2 genomes \(GRCh38, mm10\), read as one table; .*genome='GRCh38'"
+    ):
+        same(tmp_path / "new.h5", a)
+    same(tmp_path / "new.h5", a[:, 7:], genome="mm10")
+    with pytest.raises(DataError, match="new.h5 holds the genomes GRCh38, mm10, and 'hg38' is none of them"):
+        datasets.read(tmp_path / "new.h5", genome="hg38")
+    a.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(DataError, match="a.h5ad is no .h5 of Cell Ranger, whose genome could be chosen; leave genome= out"):
+        datasets.read(tmp_path / "a.h5ad", genome="hg19")
+
+
+def test_rows_that_are_no_genes_are_left_out_and_said(tmp_path):
+    a, types = cells(), ["Gene Expression"] * 9 + ["Antibody Capture"] * 2 + ["Custom"]
+    ten_x(tmp_path / "cite.h5", a, types)
+    folder = droplets(tmp_path / "cite", a)
+    lines = [f"ENSG{j}\t{n}\t{t}\n" for j, (n, t) in enumerate(zip(a.var_names, types, strict=True))]
+    (folder / "features.tsv").write_text("".join(lines))
+    for path in (tmp_path / "cite.h5", folder):
+        with pytest.warns(DataWarning, match=f"{path.name} has rows that are left out: 2 of Antibody Capture, 1 of Custom; "):
+            same(path, a[:, :9])
+    ten_x(tmp_path / "atac.h5", a, ["Peaks"] * 12)
+    with pytest.raises(DataError, match="atac.h5 holds no gene expression, but 12 of Peaks; give the table of the genes"):
+        datasets.read(tmp_path / "atac.h5")
+
+
+def test_nothing_is_said_of_a_file_as_it_should_be(tmp_path):
+    ten_x(tmp_path / "a.h5", cells())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        datasets.read(tmp_path / "a.h5")
+        datasets.read(droplets(tmp_path / "run", cells()))
+
+
+# -- refused ---------------------------------------------------------------------------------------------------
+def refused(path):
+    with pytest.raises(DataError) as e:
+        datasets.read(path)
+    said = str(e.value)
+    assert "\n" not in said and path.name in said and len(said) < 420
+    return said
+
+
+def mended(said, folder, name):
+    """Run the line of Python that a sentence ends with; the file that it makes."""
+    line = re.search(r"import (?:anndata|h5py|mudata).*?(?= \(where|$)", said)[0]
+    with contextlib.chdir(folder), warnings.catch_warnings(action="ignore"):
+        exec(line, {})
+    return folder / name
+
+
+@pytest.mark.parametrize("ending,sep", [(".csv", ","), (".tsv", "\t"), (".txt", "\t")])
+def test_tables_of_text_are_named_with_a_line_that_works(ending, sep, tmp_path):
+    a = cells()
+    a.to_df().to_csv(tmp_path / f"my{ending}", sep=sep)
+    said = refused(tmp_path / f"my{ending}")
+    assert f"is a table of text ({ending}), and an .h5ad file is needed" in said
+    same(mended(said, tmp_path, "my.h5ad"), a)
+
+
+def test_other_kinds_are_named_with_a_line_that_works(tmp_path):
+    a = cells()
+    with h5py.File(tmp_path / "plain.h5", "w") as f:
+        f["X"], f["Y"] = a.X.toarray(), np.arange(60)
+    said = refused(tmp_path / "plain.h5")
+    assert "plain.h5 is HDF5 without names of cells and genes (it holds X, Y), and an AnnData is needed" in said
+    made = datasets.read(mended(said, tmp_path, "plain.h5ad"))
+    assert np.array_equal(made.X, a.X.toarray())
+    scipy.io.mmwrite(tmp_path / "counts.mtx", sp.coo_matrix(a.X.T).astype(int))
+    said = refused(tmp_path / "counts.mtx")
+    assert (
+        "is a matrix without names (.mtx), and an .h5ad file is needed: put its barcodes.tsv and features.tsv beside it" in said
+    )
+    assert (datasets.read(mended(said, tmp_path, "counts.h5ad")).X != a.X).nnz == 0
+
+
+def test_multi_omics_files_are_named_with_a_line_that_works(tmp_path):
+    mudata = pytest.importorskip("mudata")
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData({"rna": cells()}).write(tmp_path / "both.h5mu")
+    said = refused(tmp_path / "both.h5mu")
+    assert "both.h5mu is several tables (MuData), and one is needed: " in said
+    same(mended(said, tmp_path, "both.h5ad"), cells())
+
+
+@pytest.mark.parametrize(
+    "name,start,said",
+    [
+        ("x.h5ad.gz", b"\x1f\x8b", "is compressed, and a plain file is needed: gunzip x.h5ad.gz$"),
+        ("x.h5ad", b"\x1f\x8b", "is compressed, and a plain file is needed: gunzip x.h5ad$"),
+        (
+            "matrix.csv.gz",
+            b"\x1f\x8b",
+            "gunzip matrix.csv.gz, then import anndata, pandas; .*read_csv\\('matrix.csv', index_col=0",
+        ),
+        ("x.zarr.zip", b"PK\x03\x04", "unzip x.zarr.zip"),
+        ("x.h5ad.bz2", b"BZh9", "bunzip2 x.h5ad.bz2"),
+        ("x.rds", b"\x1f\x8b", "is an object of R \\(.rds\\), .* in R: .*readRDS\\('x.rds'\\)\\), 'x.h5ad'\\)"),
+        ("x.RData", b"\x1f\x8b", "is an object of R \\(.rdata\\), .*get\\(load\\('x.RData'\\)\\)"),
+        ("x.xlsx", b"PK\x03\x04", "is a sheet of Excel \\(.xlsx\\), .*pandas.read_excel\\('x.xlsx', index_col=0\\)"),
+        ("x.bam", b"BAM\1\0", "is a file of an unknown kind \\(.bam\\); give one of these: .h5ad, .zarr, "),
+        ("x", b"\0\1\2", "is a file of an unknown kind \\(without ending\\)"),
+        ("x.h5ad", b"\x89HDF", "cannot be read as .h5ad \\(it does not begin as HDF5 does\\); copy or download it again"),
+        ("x.h5ad", b"", "is empty \\(0 bytes\\)"),
+    ],
+)
+def test_files_known_by_their_first_bytes(name, start, said, tmp_path):
+    (tmp_path / name).write_bytes(start + bytes(50) if start else b"")
+    assert re.search(said, refused(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "keys,said",
+    [
+        (["matrix", "col_attrs", "row_attrs"], "is a loom file, .*scanpy.read_loom\\('x.h5ad'\\)"),
+        (["cell.names", "assays"], "is a Seurat file, .* in R: SeuratDisk::Convert\\('x.h5ad', dest = 'h5ad'\\)"),
+        (["barcode_idx", "count"], "is Cell Ranger's list of molecules, .*give filtered_feature_bc_matrix.h5"),
+        (["model_weights"], "is no AnnData: it holds model_weights, where obs, var and X are needed; write it with adata.write"),
+        (
+            [f"a_long_name_{i}" for i in range(90)],
+            "is no AnnData: it holds a_long_name_0, .*a_long_name_1[0-9], \\.\\.\\., where",
+        ),
+        ([], "is no AnnData: it holds nothing, where"),
+    ],
+)
+def test_hdf5_of_other_programs(keys, said, tmp_path):
+    with h5py.File(tmp_path / "x.h5ad", "w") as f:
+        for key in keys:
+            f.create_group(key)
+    assert re.search(said, refused(tmp_path / "x.h5ad"))
+
+
+def test_folders_without_a_matrix(tmp_path):
+    assert f"the folder {tmp_path} holds no matrix.mtx; give an .h5ad file, or Cell Ranger's" in refused(tmp_path)
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    assert refused(tmp_path).endswith(f"holds a.h5ad; give the path of one of them: {tmp_path / 'a.h5ad'}")
+    with pytest.raises(DataError, match="there is no file .*A.h5ad; did you mean 'a.h5ad'\\?"):
+        datasets.read(tmp_path / "A.h5ad")
+
+
+def test_a_slash_in_a_name_is_said_with_a_line_that_works(tmp_path):
+    a = cells()
+    a.layers["umi"] = a.X.copy()
+    a.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as f:
+        f["layers"].create_group("raw")
+        f.move("layers/umi", "layers/raw/umi")
+    said = refused(tmp_path / "a.h5ad")
+    assert "a.h5ad has a group layers/raw where a table is needed (it holds raw/umi); a name must be without '/'" in said
+    made = datasets.read(mended(said, tmp_path, "a.h5ad"))
+    assert (made.layers["raw_umi"] != a.X).nnz == 0
+
+
+def test_values_in_another_file_are_never_read(tmp_path):
+    a = cells()
+    a.X = a.X.toarray()
+    a.write_h5ad(tmp_path / "other.h5ad")
+    for kind in ("external link", "link to nowhere", "virtual", "raw file"):
+        path = tmp_path / f"{kind}.h5ad"
+        a.write_h5ad(path)
+        with h5py.File(path, "r+") as f:
+            about = dict(f["X"].attrs)
+            del f["X"]
+            linked(f, kind, a, tmp_path)
+            if kind in ("virtual", "raw file"):
+                f["X"].attrs.update(about)
+        said = refused(path)
+        assert f"{kind}.h5ad does not hold its X: " in said and "; give " in said
+        assert "there" in said if kind == "link to nowhere" else "other." in said
+
+
+def linked(f, kind, a, folder):
+    match kind:
+        case "external link":
+            f["X"] = h5py.ExternalLink("other.h5ad", "/X")
+        case "link to nowhere":
+            f["X"] = h5py.SoftLink("/layers/gone")
+        case "virtual":
+            layout = h5py.VirtualLayout(a.shape, "f4")
+            layout[:] = h5py.VirtualSource("other.h5ad", "X", a.shape)
+            f.create_virtual_dataset("X", layout)
+        case "raw file":
+            (folder / "other.bin").write_bytes(a.X.tobytes())
+            f.create_dataset("X", a.shape, "f4", external=[(str(folder / "other.bin"), 0, h5py.h5f.UNLIMITED)])
+
+
+def test_links_inside_a_file_are_followed(tmp_path):
+    a = cells()
+    a.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as f:
+        f["layers/again"] = h5py.SoftLink("/X")
+        f["uns/round"] = f["uns"]  # a ring
+    with h5py.File(tmp_path / "a.h5ad", "r+") as f:
+        del f["uns/round"]
+    assert (same(tmp_path / "a.h5ad", a).layers["again"] != a.X).nnz == 0
+
+
+def test_a_ring_of_links_ends(tmp_path):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as f:
+        f["uns/round"] = f["uns"]
+    assert "cannot be read" in refused(tmp_path / "a.h5ad")
+
+
+def test_compressors(tmp_path, monkeypatch):
+    a = cells()
+    a.write_h5ad(tmp_path / "lzf.h5ad", compression="lzf")
+    same(tmp_path / "lzf.h5ad", a)
+    a.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "r+") as f:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_chunk((8,))
+        plan.set_filter(32999, h5py.h5z.FLAG_OPTIONAL, (1,))
+        h5py.h5d.create(f.id, b"packed", h5py.h5t.NATIVE_INT32, h5py.h5s.create_simple((16,)), plan)
+    said = refused(tmp_path / "a.h5ad")
+    assert "a.h5ad is compressed with filter 32999 (packed), which HDF5 does not unpack alone; pip install hdf5plugin" in said
+
+
+@pytest.mark.parametrize(
+    "spoil,said",
+    [
+        (
+            lambda d: (d / "barcodes.tsv").unlink(),
+            "holds matrix.mtx without its names .*; put barcodes.tsv and features.tsv beside",
+        ),
+        (lambda d: (d / "features.tsv").unlink(), "holds matrix.mtx without its names"),
+        (
+            lambda d: (d / "barcodes.tsv").write_text("x\n" + (d / "barcodes.tsv").read_text()),
+            "12 genes and 61 barcodes; .*title line",
+        ),
+        (
+            lambda d: (d / "matrix.mtx").write_text("%%MatrixMarket matrix array real general\n12 60\n"),
+            "matrix.mtx begins '%%matrix",
+        ),
+        (lambda d: cut(d / "matrix.mtx", 400), "of its [0-9]+ values are there\\); it may be cut short"),
+        (lambda d: (d / "matrix.mtx").write_text("12 60 1\n1 1 1\n"), "matrix.mtx begins '12 60 1', and the sparse matrix"),
+        (lambda d: (d / "matrix.mtx").write_bytes(b"\x1f\x8b" + bytes(40)), "cannot be read"),
+        (lambda d: (d / "features.tsv").write_bytes(b"\xff\xfe" * 30), "cannot be read"),
+        (lambda d: (d / "matrix.mtx").write_text(HEAD + "12 60 1\n13 1 1\n"), "cannot be read"),
+        (
+            lambda d: (d / "matrix.mtx").write_text(HEAD + "999999999999 60 1\n13 1 1\n"),
+            "is 999999999999 x 60, and beside it are 12 genes",
+        ),
+    ],
+)
+def test_damaged_folders(spoil, said, tmp_path):
+    folder = droplets(tmp_path / "run", cells())
+    spoil(folder)
+    with pytest.raises(DataError, match=said) as e:
+        datasets.read(folder)
+    assert "\n" not in str(e.value)
+
+
+HEAD = "%%MatrixMarket matrix coordinate integer general\n%\n"
+
+
+def cut(path, n):
+    path.write_bytes(path.read_bytes()[:n])
+
+
+def test_damaged_tables_of_cell_ranger(tmp_path):
+    for key, value in (
+        ("indptr", np.arange(61)[::-1]),
+        ("indices", None),
+        ("shape", np.array([3, 3])),
+        ("barcodes", np.arange(60)),
+    ):
+        ten_x(tmp_path / "a.h5", cells())
+        with h5py.File(tmp_path / "a.h5", "r+") as f:
+            old = f[f"matrix/{key}"][:]
+            del f[f"matrix/{key}"]
+            f[f"matrix/{key}"] = old + 10**6 if value is None else value
+        assert "; " in refused(tmp_path / "a.h5")
+
+
+def test_a_refusal_loads_neither_torch_nor_anndata(tmp_path):
+    (tmp_path / "a.csv").write_text(",a\nb,1\n")
+    code = (
+        "import sys; from pathlib import Path; from scdl_teach import foreign\n"
+        "try: foreign.kind(Path(sys.argv[1]))\n"
+        "except ValueError: sys.exit(any(m in sys.modules for m in ('torch', 'scanpy', 'anndata')))\n"
+        "sys.exit(2)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.csv")]).returncode == 0
+
+
+def test_one_that_may_not_be_read(tmp_path, monkeypatch):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+
+    def closed(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(foreign, "open", closed, raising=False)
+    assert "a.h5ad may not be read ([Errno 13] Permission denied); ask its owner" in refused(tmp_path / "a.h5ad")
