@@ -14,6 +14,8 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from scdl_teach import DataError, DataWarning, datasets, foreign
 
@@ -435,3 +437,87 @@ def test_one_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(foreign, "open", closed, raising=False)
     assert "a.h5ad may not be read ([Errno 13] Permission denied); ask its owner" in refused(tmp_path / "a.h5ad")
+
+
+# -- any bytes -------------------------------------------------------------------------------------------------
+FUZZ = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+
+
+def read_or_refused(path):
+    """An AnnData or one sentence, and no other error."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            assert isinstance(datasets.read(path), AnnData)
+    except DataError as e:
+        assert str(e) and "\n" not in str(e)
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    """The bytes of a small file of each kind."""
+    folder = tmp_path_factory.mktemp("whole")
+    cells(8, 4).write_h5ad(folder / "a.h5ad")
+    ten_x(folder / "a.h5", cells(8, 4))
+    droplets(folder / "run", cells(8, 4), packed=("matrix.mtx",))
+    return folder, {name: (folder / name).read_bytes() for name in ("a.h5ad", "a.h5", "run/matrix.mtx.gz", "run/features.tsv")}
+
+
+@settings(max_examples=110, **FUZZ)
+@given(name=st.sampled_from(["a.h5ad", "a.h5", "run/matrix.mtx.gz", "run/features.tsv"]), data=st.data())
+def test_files_with_changed_bytes_or_cut_short(name, data, whole_files):
+    folder, whole = whole_files
+    content = bytearray(whole[name])
+    places = st.integers(0, len(content) - 1)
+    for at, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=12)):
+        content[at] = value
+    end = data.draw(st.one_of(st.just(len(content)), places))
+    (folder / name).write_bytes(content[:end])
+    try:
+        read_or_refused(folder / name if name.startswith("a.") else folder / "run")
+    finally:
+        (folder / name).write_bytes(whole[name])
+
+
+KEYS = st.sampled_from(
+    ["X", "obs", "var", "layers", "obsm", "uns", "_index", "data", "indices", "indptr", "matrix", "mod", "a", "b"]
+)
+ABOUT = st.sampled_from(["anndata", "dataframe", "csr_matrix", "array", "dict", "categorical", "string-array", "raw", "nothing"])
+ARRAYS = st.sampled_from(
+    [np.arange(6.0), np.zeros((3, 2)), np.array([b"x", b"y"]), np.float64(1), np.zeros(0, int), np.arange(3)]
+)
+TREES = st.recursive(ARRAYS, lambda below: st.tuples(ABOUT, st.dictionaries(KEYS, below, max_size=5)), max_leaves=12)
+
+
+def grow(f, key, tree):
+    if not isinstance(tree, tuple):
+        f[key] = tree
+        return
+    about, below = tree
+    group = f.require_group(key)
+    if about != "nothing":
+        group.attrs.update({"encoding-type": about, "encoding-version": "0.1.0", "shape": [3, 2], "_index": "_index"})
+        group.attrs["column-order"] = np.array([k for k in below if k != "_index"], "S")
+    for name, tree in below.items():
+        grow(group, name, tree)
+
+
+@settings(max_examples=60, **FUZZ)
+@given(
+    tree=st.tuples(ABOUT, st.fixed_dictionaries({}, optional={k: TREES for k in ("X", "obs", "var", "layers", "uns", "matrix")}))
+)
+def test_any_tree_of_hdf5(tree, tmp_path):
+    with h5py.File(tmp_path / "tree.h5ad", "w") as f:
+        grow(f, "/", tree)
+    read_or_refused(tmp_path / "tree.h5ad")
+
+
+LINES = st.lists(st.text('AC1-7 \t"%.e\n', max_size=12), max_size=6)
+
+
+@settings(max_examples=60, **FUZZ)
+@given(sizes=st.tuples(*[st.integers(-2, 5)] * 3), entries=LINES, barcodes=LINES, features=LINES)
+def test_any_folder_of_a_matrix(sizes, entries, barcodes, features, tmp_path):
+    text = HEAD + " ".join(map(str, sizes)) + "\n" + "\n".join(entries)
+    for name, content in (("matrix.mtx", text), ("barcodes.tsv", "\n".join(barcodes)), ("features.tsv", "\n".join(features))):
+        (tmp_path / name).write_text(content)
+    read_or_refused(tmp_path)
