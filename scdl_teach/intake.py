@@ -22,6 +22,10 @@ FEWEST = 10  # genes below which nothing can be learnt
 LEAST = 50  # cells below which nothing can be learnt, or judged
 SCALED = ("desc",)  # read z-scored values
 FEW = ("mmd_resnet", "batch_free")  # read a few principal components
+PAIRS = ("saucie", "mmd_resnet", "batch_free")  # join two batches
+IN_EACH = {"combat": 2, "sciber": 2, "scbatch": 2, "bbknn": 3, "seurat_cca": 6, "mnn": 20, "scanorama": 20}  # cells of a batch
+MOST = {"scbatch": 4000}  # cells that a system can hold
+KEPT = 30  # cells of each batch in a sample to judge on
 TASKS = {  # sections of the review whose systems a recipe offers
     "imputation": {"4.1.3.1"},
     "embedding": {"4.1.3.1", "4.1.3.2", "4.1.3.3"},
@@ -161,7 +165,7 @@ def names_in(adata, column):
 def joined(counts, adata, column):
     """Say that two batches have hardly a gene in common, as tables have that were joined under two kinds of names."""
     batch = names_in(adata, column)
-    names = np.unique(batch.astype(str))
+    names = sorted(set(batch))
     seen = np.stack([np.asarray((counts[np.flatnonzero(batch == b)] > 0).sum(0)).ravel() > 0 for b in names]).astype(float)
     common = seen @ seen.T
     share = common / np.minimum.outer(seen.sum(1), seen.sum(1))
@@ -284,9 +288,13 @@ def variable(counts, n, must=()):
 
 
 def sample(cells, n, seed=0):
-    """``n`` of the cells by chance, in their order; all of them if there are no more."""
-    rows = np.random.default_rng(seed).permutation(cells.n_obs)[:n]
-    return cells[np.sort(rows)].copy()
+    """``n`` of the cells by chance, in their order, and a few more where a batch would be left with too few to compare; or all."""
+    rows = np.random.default_rng(seed).permutation(cells.n_obs)
+    chosen = [rows[:n]]
+    if "batch" in cells.obs:
+        batch = cells.obs["batch"].to_numpy()[rows]
+        chosen += [rows[batch == b][:KEPT] for b in cells.obs["batch"].unique()]
+    return cells[np.unique(np.concatenate(chosen))].copy()
 
 
 def logs(cells):
@@ -318,12 +326,31 @@ def inputs(cells, system, programmes=""):
 
 
 def has_all(adata, system, values):
-    """Refuse a system that learns from labels without a label, or from gene sets that the table does not know."""
+    """Refuse a system that learns from what is not there: labels, gene sets that the table knows, batches that it can join."""
     needs = get(system).needs if system else {}
     if "label" in needs and not needs["label"].optional and not values["label"]:
         raise DataError(f"{system!r} learns from labels of the cells and none is named: --where label=obs/COLUMN")
     if "programmes" in needs:
         sets_of(adata, values["programmes"])
+    if adata.n_obs > MOST.get(system, np.inf):
+        mend = "take a sample of them, or another system: --system combat"
+        raise DataError(
+            f"{system!r} holds all pairs of cells and these are {adata.n_obs:,}, where {MOST[system]:,} can be; {mend}"
+        )
+    if "batch" in needs and values.get("batch"):
+        can_be_joined(adata, system, values["batch"])
+
+
+def can_be_joined(adata, system, column):
+    """Refuse more batches than a system joins, or one with fewer cells than it compares."""
+    sizes = pd.Series(names_in(adata, column)).value_counts()
+    if system in PAIRS and len(sizes) > 2:
+        keep = f"adata[adata.obs[{column!r}].isin({sorted(sizes.index[:2])})].copy()"
+        raise DataError(f"{system!r} joins two batches, and obs[{column!r}] has {len(sizes)}; keep two: {keep}")
+    if sizes.iloc[-1] < (least := IN_EACH.get(system, 1)):
+        small, n = sizes.index[-1], int(sizes.iloc[-1])
+        found = f"the batch {small!r} of obs[{column!r}] has {n} cell{'s' * (n > 1)}, and {system!r} needs {least} in each"
+        raise DataError(f"{found}; leave it out: adata[adata.obs[{column!r}].astype(str) != {small!r}].copy()")
 
 
 def sets_of(cells, programmes=""):

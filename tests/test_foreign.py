@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdl_teach import DataError, DataWarning, datasets, foreign
+from scdl_teach import DataError, DataWarning, datasets, foreign, get, intake
 
 
 def cells(n=60, genes=12, seed=0):
@@ -437,6 +438,200 @@ def test_one_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(foreign, "open", closed, raising=False)
     assert "a.h5ad may not be read ([Errno 13] Permission denied); ask its owner" in refused(tmp_path / "a.h5ad")
+
+
+# -- what a recipe says of it ----------------------------------------------------------------------------------
+def found(a, folder, **how):
+    """The facts of a recipe, and what it warned of."""
+    a.write_h5ad(folder / "my.h5ad")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        facts = intake.load(folder / "my.h5ad", **how)[2]
+    notes = [v for k, v in facts.items() if k.startswith("note")]
+    assert notes == [str(w.message) for w in said if w.category is DataWarning]
+    return facts, notes
+
+
+def test_equal_totals_are_no_molecules(tmp_path):
+    a = cells()
+    x = a.X.toarray()
+    a.X = np.round(x / x.sum(1, keepdims=True) * 1e6)
+    (note,) = found(a, tmp_path)[1]
+    assert "X has the same total in every row (1,000,000), as rounded TPM or CPM have" in note
+    assert found(cells(), tmp_path)[1] == []
+
+
+def test_batches_whose_names_look_wrong(tmp_path):
+    a = cells()
+    a.obs["batch"] = ["nan"] * 20 + ["1"] * 40
+    (note,) = found(a, tmp_path, batch="batch")[1]
+    assert "has a category called 'nan', most likely missing values made text" in note
+    a.obs["batch"] = ["day 1"] * 20 + ["Day 1"] * 20 + ["two"] * 20
+    (note,) = found(a, tmp_path, batch="batch")[1]
+    assert "categories that differ in case or blanks only (['Day 1', 'day 1'])" in note
+
+
+def test_batches_that_share_hardly_a_gene(tmp_path):
+    a, b = cells(30, 30), cells(30, 30)
+    b.var_names = ["CD0", "CD1", *[f"ENSG{j:011d}" for j in range(28)]]
+    both = anndata.concat([a, b], join="outer", label="batch", keys=["left", "right"], index_unique="-", fill_value=0)
+    (note,) = found(both, tmp_path, batch="batch")[1]
+    assert "the batches 'left' and 'right' have 2 of 58 genes in common; nothing can be matched" in note
+    few = anndata.concat([a, b], label="batch", keys=["left", "right"], index_unique="-")
+    with pytest.raises(DataError, match=r"my.h5ad has 2 genes \(60 cells x 2 genes\), and 10 or more are needed; a join keeps"):
+        found(few, tmp_path, batch="batch")
+
+
+def test_names_of_genes_behind_a_genome(tmp_path):
+    a = cells()
+    for before in ("hg19_", "GRCh38______", "mm10___"):
+        a.var_names = [f"{before}CD{j}" for j in range(12)]
+        (note,) = found(a, tmp_path)[1]
+        assert f"the names of genes begin with a genome's ({before}CD0), so symbols do not match them: adata.var_names = " in note
+        with pytest.raises(DataError, match=f"genes= names CD3, absent here; .*; did you mean '{before}CD3'\\?"):
+            intake.places(a, ["CD3"])
+    exec(note.split("match them: ")[1], {"adata": a})
+    assert intake.places(a, ["CD3"]) == [3]
+    with pytest.raises(DataError, match="genes= names cd3, absent here; the file has CD0, .*; did you mean 'CD3'\\?"):
+        intake.places(a, ["cd3"])
+
+
+def test_antibodies_left_out_stand_in_the_facts(tmp_path):
+    ten_x(tmp_path / "cite.h5", cells(), ["Gene Expression"] * 11 + ["Antibody Capture"])
+    with pytest.warns(DataWarning, match="1 of Antibody Capture"):
+        facts = intake.load(tmp_path / "cite.h5")[2]
+    assert "cite.h5 has rows that are left out: 1 of Antibody Capture" in facts["note 1"] and facts["genes"] == "11"
+
+
+HALVES = np.arange(60) < 40
+
+
+@pytest.mark.parametrize(
+    "column,names",
+    [
+        (np.where(HALVES, 1, 2), ["1", "2"]),
+        (np.where(HALVES, 1.0, 2.0), ["1", "2"]),
+        (np.where(HALVES, 0.5, 2.0), ["0.5", "2.0"]),
+        (HALVES, ["False", "True"]),
+        (pd.Categorical(np.where(HALVES, "a", "b"), ["a", "never", "b"]), ["a", "b"]),
+        (pd.Categorical(np.where(HALVES, 3, 4), [9, 3, 4]), ["3", "4"]),
+        (pd.array(np.where(HALVES, 7, 8), "Int64"), ["7", "8"]),
+        (pd.array(HALVES, "boolean"), ["False", "True"]),
+    ],
+)
+def test_columns_of_any_type_are_names(column, names, tmp_path):
+    a = cells()
+    a.obs["batch"] = column
+    facts, notes = found(a, tmp_path, batch="batch", label="batch")
+    assert notes == [] and sorted(re.findall(r"[:,] (\S+) \(", facts["batches"])) == names
+    assert facts["labels"] == facts["batches"]
+    made = intake.choose(a, a.X, batch="batch", label="batch")
+    assert list(made.obs["batch"].cat.categories) == list(made.obs["label"].cat.categories) == names
+
+
+def test_a_column_of_days():
+    a = cells()
+    a.obs["batch"] = pd.to_datetime(np.where(HALVES, "2024-01-01", "2024-03-01"))
+    assert "2024-01-01 (40), 2024-03-01 (20)" in intake.levels_of(a, "batch", "batches")
+
+
+def test_a_column_twice_and_one_that_is_half_empty(tmp_path):
+    a = cells()
+    a.obs = pd.concat([a.obs, a.obs[["batch"]]], axis=1)
+    with pytest.raises(DataError, match="obs/batch is there 2 times, and one column is needed: adata.obs = "):
+        intake.levels_of(a, "batch", "batches")
+    a = cells()
+    a.obs["batch"] = pd.array(np.where(HALVES, 7, None), "Int64")
+    with pytest.raises(DataError, match="my.h5ad: obs/batch has 20 missing values; every row needs a category. Drop"):
+        found(a, tmp_path, batch="batch")
+
+
+@pytest.mark.parametrize("place,key", [("layers", "Counts"), ("layers", " counts"), ("layers", "UMI")])
+def test_names_in_another_case(place, key, tmp_path):
+    a = cells()
+    a.layers[key], a.X = a.X.copy(), np.log1p(a.X)
+    with pytest.raises(DataError, match=f"layers/{key.strip().lower()} is missing, .*; did you mean '{key}'\\?"):
+        found(a, tmp_path, where={"x": f"layers/{key.strip().lower()}"})
+    with pytest.raises(DataError, match=re.escape(f"layers['{key}'] looks like counts: --where x=layers/{key}, in Python")):
+        found(a, tmp_path)
+
+
+def test_symbols_that_are_missing_are_names():
+    a = cells()
+    a.var["symbol"], a.var_names = ["CD0", None, "", *a.var_names[3:]], [f"ENSG{j:011d}" for j in range(12)]
+    assert list(intake.symbols(a)[:4]) == ["CD0", "ENSG00000000001", "ENSG00000000002", "CD3"]
+
+
+@pytest.mark.parametrize(
+    "n,genes,batch,said",
+    [
+        (60, 1, ["one", "two"] * 30, r"has 1 gene \(60 cells x 1 genes\), and 10 or more are needed"),
+        (49, 12, ["one"] * 25 + ["two"] * 24, "has 49 cells; 50 or more are needed"),
+        (60, 12, [f"b{i}" for i in range(60)], r"obs\['batch'\] has 60 different values in 60 cells"),
+        (60, 12, ["one"] * 60, r"obs\['batch'\] has one batch only \(one\)"),
+    ],
+)
+def test_sizes_from_which_nothing_can_be_learnt(n, genes, batch, said, tmp_path):
+    a = cells(n, genes)
+    a.X = a.X + sp.csr_matrix(np.ones(a.shape, np.float32))
+    a.obs["batch"] = batch
+    with pytest.raises(DataError, match=said):
+        found(a, tmp_path, batch="batch")
+    whole = cells(50)
+    assert found(whole, tmp_path, batch="batch", label="cell_type")[0]["cells"] == "50"
+
+
+def solo(k, n=120):
+    """Two batches, and a third of ``k`` cells."""
+    a = cells(n)
+    a.obs["batch"] = ["solo"] * k + ["one", "two"] * ((n - k) // 2) + ["one"] * ((n - k) % 2)
+    return a
+
+
+@pytest.mark.parametrize("system", intake.IN_EACH)
+def test_batches_with_fewer_cells_than_a_system_compares(system):
+    """What is refused before a recipe starts is what the system itself would refuse."""
+    least = intake.IN_EACH[system]
+    for k in (least - 1, least):
+        a = intake.choose(solo(k), solo(k).X, batch="batch")
+        where = intake.inputs(a, system)
+        if k == least:
+            intake.has_all(a, system, {"batch": "batch"})
+            get(system)().fit(a, where=where, progress="off")
+            continue
+        with pytest.raises(DataError, match=f"batch 'solo'.* has ({k}|one) cell"):
+            get(system)().fit(a, where=where, progress="off")
+        with pytest.raises(DataError, match=f"has {k} cells?, and '{system}' needs {least} in each; leave it out: ") as e:
+            intake.has_all(a, system, {"batch": "batch"})
+        assert eval(str(e.value).split("leave it out: ")[1], {"adata": a}).n_obs == 120 - k
+
+
+@pytest.mark.parametrize("system", intake.PAIRS)
+def test_more_batches_than_a_system_joins(system):
+    a = intake.choose(solo(30), solo(30).X, batch="batch")
+    with pytest.raises(DataError, match="3"):
+        get(system)().fit(a, where=intake.inputs(a, system), epochs=1, progress="off")
+    with pytest.raises(DataError, match=f"'{system}' joins two batches, and obs\\['batch'\\] has 3; keep two: adata"):
+        intake.has_all(a, system, {"batch": "batch"})
+
+
+def test_more_cells_than_a_system_holds():
+    from scdl_teach.baselines import batch_graph
+
+    assert intake.MOST["scbatch"] == batch_graph.LARGEST
+    with pytest.raises(
+        DataError, match="'scbatch' holds all pairs of cells and these are 4,001, where 4,000 can be; take a sample"
+    ):
+        intake.has_all(cells(4001), "scbatch", {"batch": "batch"})
+
+
+def test_a_sample_keeps_small_batches():
+    a = solo(25, 2000)
+    few = intake.sample(a, 100)
+    assert (few.obs["batch"] == "solo").sum() == 25 and 100 <= few.n_obs < 160
+    assert list(few.obs_names) == [n for n in a.obs_names if n in set(few.obs_names)]
+    del a.obs["batch"]
+    assert intake.sample(a, 100).n_obs == 100 and intake.sample(a, 5000).n_obs == 2000
 
 
 # -- any bytes -------------------------------------------------------------------------------------------------
