@@ -40,7 +40,7 @@ def possible(row, source):
         raise ValueError(
             f"{row['system']} ({row['key']!r}) is planned and not built yet; `scdl-teach list --built` shows what is"
         )
-    if not source.is_file():
+    if not source.exists():
         near = nearest(source.name, [p.name for p in source.parent.glob("*.h5*")], "give the path of an .h5ad file")
         raise ValueError(f"there is no file {source}; {near}")
 
