@@ -109,6 +109,12 @@ def genomes(root):
     return [k for k in groups if {"barcodes", "data", "gene_names", "indices", "indptr"} <= {*root[k]}]
 
 
+def is_table(root):
+    """Is an HDF5 file one of Cell Ranger?"""
+    box = root.get("matrix")
+    return {"barcodes", "features"} <= {*box} if hasattr(box, "keys") else bool(genomes(root))
+
+
 def read_h5(path, genome=None):
     """AnnData from Cell Ranger's ``.h5``, of one genome if it is named."""
     import h5py

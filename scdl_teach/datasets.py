@@ -135,10 +135,10 @@ def read(path, backed=None, genome=None):
         if genome is not None and kind != "h5":
             raise DataError(f"{path.name} is no .h5 of Cell Ranger, whose genome could be chosen; leave genome= out")
         return READERS[kind](path, backed, genome)
-    except DataError:
-        raise
+    except DataError as e:
+        raise DataError(foreign.one_line(e)) from e.__cause__
     except Exception as e:  # h5py, zarr, pandas, scipy and anndata raise many kinds for a damaged file
-        raise DataError(f"{path.name} {foreign.damage(path, e)}") from e
+        raise DataError(foreign.one_line(f"{path.name} {foreign.damage(path, e)}")) from e
 
 
 def near(path):

@@ -11,34 +11,34 @@ from .core.fields import DataError
 
 READ = ".h5ad, .zarr, .h5 of Cell Ranger, or a folder with matrix.mtx"
 PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd", b"PK\x03\x04": "unzip"}
-FRAME = "import anndata, pandas; anndata.AnnData({}).write_h5ad('{{stem}}.h5ad') (where rows are genes, .T behind the table)"
-IN_R = "in R: zellkonverter::writeH5AD(Seurat::as.SingleCellExperiment({}), '{{stem}}.h5ad')"
+FRAME = "import anndata, pandas; anndata.AnnData({}).write_h5ad({{made!r}}) (where rows are genes, .T behind the table)"
+IN_R = "in R: zellkonverter::writeH5AD(Seurat::as.SingleCellExperiment({}), {{made!r}})"
 ENDINGS = {  # what a file that is not HDF5 is by its ending, and the line that makes an .h5ad file of it
-    ".csv": ("a table of text", FRAME.format("pandas.read_csv('{name}', index_col=0)")),
-    ".tsv": ("a table of text", FRAME.format("pandas.read_csv('{name}', sep='\\t', index_col=0)")),
-    ".txt": ("a table of text", FRAME.format("pandas.read_csv('{name}', sep='\\t', index_col=0)")),
-    ".xlsx": ("a sheet of Excel", FRAME.format("pandas.read_excel('{name}', index_col=0)")),
-    ".xls": ("a sheet of Excel", FRAME.format("pandas.read_excel('{name}', index_col=0)")),
-    ".rds": ("an object of R", IN_R.format("readRDS('{name}')")),
-    ".rda": ("an object of R", IN_R.format("get(load('{name}'))")),
-    ".rdata": ("an object of R", IN_R.format("get(load('{name}'))")),
+    ".csv": ("a table of text", FRAME.format("pandas.read_csv({name!r}, index_col=0)")),
+    ".tsv": ("a table of text", FRAME.format("pandas.read_csv({name!r}, sep='\\t', index_col=0)")),
+    ".txt": ("a table of text", FRAME.format("pandas.read_csv({name!r}, sep='\\t', index_col=0)")),
+    ".xlsx": ("a sheet of Excel", FRAME.format("pandas.read_excel({name!r}, index_col=0)")),
+    ".xls": ("a sheet of Excel", FRAME.format("pandas.read_excel({name!r}, index_col=0)")),
+    ".rds": ("an object of R", IN_R.format("readRDS({name!r})")),
+    ".rda": ("an object of R", IN_R.format("get(load({name!r}))")),
+    ".rdata": ("an object of R", IN_R.format("get(load({name!r}))")),
     ".mtx": (
         "a matrix without names",
         "put its barcodes.tsv and features.tsv beside it; without names: import anndata, scipy.io; "
-        "anndata.AnnData(scipy.io.mmread('{name}').tocsc().T).write_h5ad('{stem}.h5ad')",
+        "anndata.AnnData(scipy.io.mmread({name!r}).tocsc().T).write_h5ad({made!r})",
     ),
 }
 HELD = {  # what an HDF5 file or a zarr store may be instead of an AnnData, by one key that it holds
-    "mod": "several tables (MuData), and one is needed: import mudata; mudata.{read}('{name}')['rna'].write_h5ad('{stem}.h5ad')",
+    "mod": "several tables (MuData), and one is needed: import mudata; mudata.{read}({name!r})['rna'].write_h5ad({made!r})",
     "tables": "a SpatialData store, and one of its tables is needed: give {name}/tables/table",
-    "col_attrs": "a loom file, and an .h5ad file is needed: import scanpy; scanpy.read_loom('{name}').write_h5ad('{stem}.h5ad')",
-    "cell.names": "a Seurat file, and an .h5ad file is needed; in R: SeuratDisk::Convert('{name}', dest = 'h5ad')",
+    "col_attrs": "a loom file, and an .h5ad file is needed: import scanpy; scanpy.read_loom({name!r}).write_h5ad({made!r})",
+    "cell.names": "a Seurat file, and an .h5ad file is needed; in R: SeuratDisk::Convert({name!r}, dest = 'h5ad')",
     "barcode_idx": "Cell Ranger's list of molecules, and its table is needed: give filtered_feature_bc_matrix.h5",
-    "X": (
-        "HDF5 without names of cells and genes ({has}), and an AnnData is needed: import anndata, h5py; "
-        "anndata.AnnData(h5py.File('{name}')['X'][:]).write_h5ad('{stem}.h5ad')"
-    ),
 }
+PLAIN = (
+    "HDF5 without names of cells and genes ({has}), and an AnnData is needed: import anndata, h5py; "
+    "anndata.AnnData(h5py.File({name!r})['X'][:]).write_h5ad({made!r}) (where rows are genes, .T behind [:])"
+)
 BOXES = ("layers", "obsm", "obsp", "varm", "varp")
 
 
@@ -74,18 +74,23 @@ def no_hdf5(path, start):
     tool = next((tool for magic, tool in PACKED.items() if start.startswith(magic)), None)
     if tool and ending not in ENDINGS:
         inner = ENDINGS.get(Path(path.stem).suffix.lower())
-        then = f", then {inner[1].format(name=path.stem, stem=Path(path.stem).stem)}" if inner else ""
+        then = f", then {line_for(inner[1], Path(path.stem))}" if inner else ""
         return f"is compressed, and a plain file is needed: {tool} {name}{then}"
     if ending in ENDINGS:
         what, line = ENDINGS[ending]
-        return f"is {what} ({ending}), and an .h5ad file is needed: {line.format(name=name, stem=path.stem)}"
+        return f"is {what} ({ending}), and an .h5ad file is needed: {line_for(line, path)}"
     text = start.split(b"\n")[0].decode("utf-8", "replace").strip()
     if text and text.isprintable() and "\ufffd" not in text:
-        line = ENDINGS[".txt" if "\t" in text else ".csv"][1].format(name=name, stem="my")
+        line = ENDINGS[".txt" if "\t" in text else ".csv"][1].format(name=name, made="my_table.h5ad")
         return f"is a text file (it begins {text[:40]!r}), and an .h5ad file (HDF5) is needed: {line}"
     if ending == ".h5ad":
         return "cannot be read as .h5ad (it does not begin as HDF5 does); copy or download it again"
     return f"is a file of an unknown kind ({ending or 'without ending'}); give one of these: {READ}"
+
+
+def line_for(line, path, **more):
+    """A line that mends, with the name of the file and of the one to be made."""
+    return line.format(name=path.name, made=f"{path.stem}.h5ad", **more)
 
 
 # -- HDF5 and zarr -----------------------------------------------------------------------------------------
@@ -103,17 +108,18 @@ def kind_of_tree(root, path, mudata):
     if {"obs", "var"} <= {*has} and "mod" not in has:
         split_names(root, path)
         return "zarr" if path.is_dir() else "h5ad"
-    if said := next((said for key, said in HELD.items() if key in has), None):
-        held = shorten(f"it holds {', '.join(has)}", 80, placeholder=" ...")
-        raise DataError(f"{path.name} is {said.format(name=path.name, stem=path.stem, has=held, read=mudata)}")
-    from .cellranger import genomes
+    from .cellranger import is_table
 
-    if not path.is_dir() and ("matrix" in has or genomes(root)):
+    if not path.is_dir() and is_table(root):
         return "h5"
     held = shorten(f"it holds {', '.join(has) or 'nothing'}", 120, placeholder=" ...")
-    raise DataError(
-        f"{path.name} is no AnnData: {held}, where obs, var and X are needed; write it with adata.write_h5ad('my.h5ad')"
-    )
+    said = next((said for key, said in HELD.items() if key in has), None)
+    if said is None and not path.is_dir() and getattr(root.get("X"), "ndim", 0) == 2:
+        said = PLAIN
+    if said:
+        raise DataError(f"{path.name} is {line_for(said, path, has=held, read=mudata)}")
+    mend = "write it with adata.write_h5ad('my.h5ad')"
+    raise DataError(f"{path.name} is no AnnData: {held}, where obs, var and X are needed; {mend}")
 
 
 def self_contained(root, name):
@@ -216,6 +222,11 @@ def kind_of_folder(path):
 
 
 # -- what the readers say ------------------------------------------------------------------------------------
+def one_line(said):
+    """A sentence with names from a file, as one line of printable characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(said)).split())
+
+
 def damage(path, error):
     """Why a file could not be read, and how to mend it."""
     from importlib.metadata import version
@@ -226,6 +237,8 @@ def damage(path, error):
         what = f"was written by another anndata: its {newer[1]!r} of version {newer[2]!r} is unknown to anndata {old}"
         return f"{what}; update it (pip install -U anndata), or write the file with anndata {old}"
     said = shorten(said, 160, placeholder=" ...")
+    if "lock" in said:
+        return f"is open for writing in another program ({said}); close it there"
     if isinstance(error, MemoryError):
         return f"needs more memory than there is ({said}); take a sample of the cells, or read it with backed='r'"
     if isinstance(error, PermissionError):

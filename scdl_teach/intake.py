@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from . import datasets
 from .arrays import BLOCK
 from .core.fields import Category, Counts, DataError, DataWarning, Expression, Field, near
+from .foreign import one_line
 from .registry import catalogue, get
 
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?$")
@@ -51,7 +52,7 @@ def load(source, where=None, batch="", label=""):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         adata, values, facts = judged(name, datasets.read(source), (where or {}).get("x"), batch, label)
-    notes = dict.fromkeys(str(w.message) for w in said if issubclass(w.category, DataWarning))  # those of anndata say less
+    notes = dict.fromkeys(one_line(w.message) for w in said if issubclass(w.category, DataWarning))  # those of anndata say less
     if not adata.obs_names.is_unique:
         notes[f"{int(adata.obs_names.duplicated().sum())} cells had the name of another; '-1', '-2' was put behind"] = None
         adata.obs_names_make_unique()
@@ -65,7 +66,7 @@ def judged(name, adata, place, batch, label):
     """The table with its counts and facts; what looks wrong comes as ``DataWarning``."""
     for check in (genes_in_rows, too_few, genes_twice):
         if fault := check(adata):
-            raise DataError(f"{name} {fault}")
+            raise DataError(one_line(f"{name} {fault}"))
     try:
         values, place = counts_of(adata, place)
         facts = {"file": name} | described(adata, values, place)
@@ -75,7 +76,7 @@ def judged(name, adata, place, batch, label):
         if label:
             facts["labels"] = levels_of(adata, label, "labels")
     except DataError as e:
-        raise DataError(f"{name}: {as_option(str(e))}") from e
+        raise DataError(one_line(f"{name}: {as_option(str(e))}")) from e
     genome_before(adata.var_names)
     return adata, values, facts
 

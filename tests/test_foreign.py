@@ -261,6 +261,8 @@ def test_files_known_by_their_first_bytes(name, start, said, tmp_path):
         (["matrix", "col_attrs", "row_attrs"], "is a loom file, .*scanpy.read_loom\\('x.h5ad'\\)"),
         (["cell.names", "assays"], "is a Seurat file, .* in R: SeuratDisk::Convert\\('x.h5ad', dest = 'h5ad'\\)"),
         (["barcode_idx", "count"], "is Cell Ranger's list of molecules, .*give filtered_feature_bc_matrix.h5"),
+        (["matrix"], "is no AnnData: it holds matrix, where"),
+        (["X"], "is no AnnData: it holds X, where"),
         (["model_weights"], "is no AnnData: it holds model_weights, where obs, var and X are needed; write it with adata.write"),
         (
             [f"a_long_name_{i}" for i in range(90)],
@@ -274,6 +276,29 @@ def test_hdf5_of_other_programs(keys, said, tmp_path):
         for key in keys:
             f.create_group(key)
     assert re.search(said, refused(tmp_path / "x.h5ad"))
+
+
+def test_names_that_would_break_a_line(tmp_path):
+    path = tmp_path / "it's\n\x1b[2Jmine.csv"
+    cells().to_df().to_csv(path)
+    with pytest.raises(DataError) as e:
+        datasets.read(path)
+    assert str(e.value).isprintable() and "it's [2Jmine.csv is a table of text" in str(e.value)
+    path.rename(tmp_path / "it's.csv")
+    same(mended(refused(tmp_path / "it's.csv"), tmp_path, "it's.h5ad"), cells())
+    with h5py.File(tmp_path / "x.h5", "w") as f:
+        f.create_group("a\nb\x1b[2J")
+    assert refused(tmp_path / "x.h5").isprintable()
+
+
+def test_a_file_that_another_program_writes(tmp_path):
+    cells().write_h5ad(tmp_path / "a.h5ad")
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a.h5ad")], **pipes) as other:
+        other.stdout.readline()
+        assert "a.h5ad is open for writing in another program (" in refused(tmp_path / "a.h5ad")
+        other.stdin.close()
 
 
 def test_folders_without_a_matrix(tmp_path):

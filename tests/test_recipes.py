@@ -171,7 +171,7 @@ def broken(kind, a, path):
             f["X"].attrs["encoding-version"] = "9.0.0"
         if kind == "newer as a whole":
             f.attrs["encoding-version"] = "9.0.0"
-        if kind == "Cell Ranger":
+        if kind == "no Cell Ranger":
             f.move("X", "matrix")
             del f["obs"], f["var"]
         if kind == "MuData":
@@ -200,7 +200,7 @@ SENTENCES = {
     "batch of names": "my.h5ad: obs\\['batch'\\] has 60 different values in 60 cells",
     "newer": "my.h5ad was written by another anndata: its '.*' of version '9.0.0' is unknown to anndata .*; update it",
     "newer as a whole": "my.h5ad was written by another anndata: its 'anndata' of version '9.0.0' is unknown",
-    "Cell Ranger": "my.h5ad cannot be read as .h5ad \\(.*\\); it may be cut short: copy or download it again",
+    "no Cell Ranger": "my.h5ad is no AnnData: it holds layers, matrix, .*, where obs, var and X are needed",
     "MuData": "my.h5ad is several tables \\(MuData\\), and one is needed",
 }
 
