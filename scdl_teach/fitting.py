@@ -94,23 +94,9 @@ def built_on(cls, folder):
 def read(source, cls):
     """AnnData, or MuData for a system that reads several tables."""
     from . import datasets
-    from .core.fields import DataError
 
     if source.suffix.lower() == ".h5mu" and source.is_file():
-        import h5py
-        import mudata
-
-        from .foreign import self_contained
-
-        try:
-            with h5py.File(source, "r") as f:
-                self_contained(f, source.name)
-            with mudata.set_options(pull_on_update=False):
-                return mudata.read_h5mu(source)
-        except DataError:
-            raise
-        except Exception as e:  # h5py and mudata raise many kinds for a damaged file
-            raise ValueError(f"{source.name} cannot be read as .h5mu ({first_line(e)})") from e
+        return tables(source)
     data = datasets.read(source)
     if len(cls.tables) > 1:
         names = ", ".join(f"'{t}': ..." for t in cls.tables)
@@ -119,6 +105,25 @@ def read(source, cls):
             f"{cls.__name__} reads {len(cls.tables)} tables ({', '.join(cls.tables)}) and an .h5ad holds one; {mend}"
         )
     return data
+
+
+def tables(source):
+    """MuData from a file that holds all of its values itself."""
+    import h5py
+    import mudata
+
+    from .core.fields import DataError
+    from .foreign import self_contained
+
+    try:
+        with h5py.File(source, "r") as f:
+            self_contained(f, source.name)
+        with mudata.set_options(pull_on_update=False):
+            return mudata.read_h5mu(source)
+    except DataError:
+        raise
+    except Exception as e:  # h5py and mudata raise many kinds for a damaged file
+        raise ValueError(f"{source.name} cannot be read as .h5mu ({first_line(e)})") from e
 
 
 def first_line(e):

@@ -129,13 +129,13 @@ def self_contained(root, name):
     groups, seen = [root], set()
     while groups:
         group = groups.pop()
-        for key in group:
-            node = followed(group, key, name)
-            if isinstance(node, h5py.Dataset):
-                own_values(node, name)
-            elif isinstance(node, h5py.Group) and (at := h5py.h5o.get_info(node.id).addr) not in seen:
-                seen.add(at)
-                groups.append(node)
+        at = h5py.h5o.get_info(group.id).addr
+        nodes = [] if at in seen else [followed(group, key, name) for key in group]  # links may lead round
+        seen.add(at)
+        groups += [node for node in nodes if isinstance(node, h5py.Group)]
+        for array in nodes:
+            if isinstance(array, h5py.Dataset):
+                own_values(array, name)
 
 
 def followed(group, key, name):

@@ -340,6 +340,21 @@ def test_values_in_another_file_are_never_read(tmp_path):
         assert "there" in said if kind == "link to nowhere" else "other." in said
 
 
+def test_tables_in_another_file_are_never_read(tmp_path):
+    from scdl_teach import fitting
+
+    mudata = pytest.importorskip("mudata")
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData({"rna": cells(), "protein": cells()}).write(tmp_path / "both.h5mu")
+    assert list(fitting.read(tmp_path / "both.h5mu", get("pca")).mod) == ["rna", "protein"]
+    cells().write_h5ad(tmp_path / "other.h5ad")
+    with h5py.File(tmp_path / "both.h5mu", "r+") as f:
+        del f["mod/rna/X"]
+        f["mod/rna/X"] = h5py.ExternalLink("other.h5ad", "/X")
+    with pytest.raises(DataError, match="both.h5mu does not hold its mod/rna/X: it is a link to /X in the file other.h5ad; give"):
+        fitting.read(tmp_path / "both.h5mu", get("pca"))
+
+
 def linked(f, kind, a, folder):
     match kind:
         case "external link":
