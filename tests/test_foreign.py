@@ -646,6 +646,14 @@ def test_batches_with_fewer_cells_than_a_system_compares(system):
         assert eval(str(e.value).split("leave it out: ")[1], {"adata": a}).n_obs == 120 - k
 
 
+@pytest.mark.parametrize("system", ["bbknn", "combat", "gplvm", "limma", "saver", "scanorama", "simlr", "tsne"])
+def test_one_gene_is_refused_by_methods_that_compare_genes(system):
+    a = cells()
+    a.X = a.X.toarray() + 1
+    with pytest.raises(DataError, match="needs 2 genes or more and this table has 1; give the whole table"):
+        get(system)().fit(a[:, :1].copy(), progress="off")
+
+
 @pytest.mark.parametrize("system", intake.PAIRS)
 def test_more_batches_than_a_system_joins(system):
     a = intake.choose(solo(30), solo(30).X, batch="batch")
