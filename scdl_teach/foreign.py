@@ -237,7 +237,7 @@ def damage(path, error):
         what = f"was written by another anndata: its {newer[1]!r} of version {newer[2]!r} is unknown to anndata {old}"
         return f"{what}; update it (pip install -U anndata), or write the file with anndata {old}"
     said = shorten(said, 160, placeholder=" ...")
-    if "lock" in said:
+    if "lock file" in said:
         return f"is open for writing in another program ({said}); close it there"
     if isinstance(error, MemoryError):
         return f"needs more memory than there is ({said}); take a sample of the cells, or read it with backed='r'"

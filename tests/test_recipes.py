@@ -235,7 +235,7 @@ def test_broken_files_are_broken_in_that_way_alone(tmp_path):
         ({}, {"y": "X"}, "where= names y; a recipe reads x"),
         ({}, {"x": "layers/none"}, "my.h5ad: layers/none is missing, where raw counts are needed; layers has .*--where x=PLACE"),
         ({}, {"x": "obsm/X_pca"}, "obsm/X_pca holds no table of cells x genes, .*; name X, raw or layers/NAME"),
-        ({}, {"x": "raw"}, "my.h5ad: adata.raw is not there, where raw counts are needed; name a layer: --where x=layers/"),
+        ({}, {"x": "raw"}, "my.h5ad: adata.raw is not there, where raw counts are needed; name a layer: --where x=(layers/|PLACE)"),
         ({}, {"batch": "obs/donor"}, "there is no column 'donor' in obs for the batches"),
         ({}, {"batch": "obs/Batch"}, "there is no column 'Batch' in obs for the batches; .*; did you mean 'batch'\\?"),
     ],
