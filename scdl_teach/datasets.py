@@ -17,11 +17,6 @@ MADE = {  # from a package we depend on, or from other sets: nothing stored
         "Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
     ),
 }
-OTHER_KINDS = {  # what an HDF5 file named .h5ad may be instead, by what it holds
-    "matrix": "is a file of Cell Ranger, and its ending must say so; rename it to .h5",
-    "mod": "holds several tables (MuData), and one is needed; mudata.read_h5mu(...)['rna'].write_h5ad('my.h5ad')",
-    "col_attrs": "is a loom file, and an .h5ad file is needed; scanpy.read_loom(...).write_h5ad('my.h5ad')",
-}
 
 
 def list():
@@ -111,93 +106,73 @@ def programmes(adata, sets=None, min_genes=5):
     return table.rename_axis(index=None, columns=None)
 
 
-def read(path, backed=None):
+def read(path, backed=None, genome=None):
     """AnnData from a file of cells, or one sentence on why not.
 
     Parameters
     ----------
-    path : ``.h5ad`` as ``adata.write_h5ad`` makes it; also the ``.h5`` of Cell Ranger, or a folder with its ``matrix.mtx``
-        (genes named twice there get "-1", "-2" behind their names)
+    path : ``.h5ad`` or a zarr store as anndata writes them; the ``.h5`` of Cell Ranger; a folder that holds one ``matrix.mtx``
+        with ``barcodes.tsv`` and ``features.tsv`` as Cell Ranger and STARsolo write them (also below it, packed or not), or the
+        path of that matrix (genes named twice there get "-1", "-2" behind their names)
     backed : "r" leaves the matrix of an ``.h5ad`` on disk
+    genome : the one to read of a ``.h5`` that holds several
 
     Raises
     ------
     DataError : no such file, another kind of file, a damaged one, or one of a newer anndata
+
+    Warns
+    -----
+    DataWarning : rows that are no genes are left out; genes of several genomes are in one table
     """
-    import anndata
+    from . import foreign
 
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"there is no file {path}; give the path of an .h5ad file")
-    if path.is_dir() or path.suffix.lower() == ".h5":
-        return cell_ranger(path)
-    if path.suffix.lower() != ".h5ad":
-        mend = "read it with scanpy (sc.read_csv, sc.read_loom, sc.read_umi_tools, ...) and write it: adata.write_h5ad('my.h5ad')"
-        raise DataError(f"{path.name} is a {path.suffix or 'file without ending'}, and an .h5ad file is needed; {mend}")
     try:
-        if strange := not_anndata(path):
-            raise DataError(f"{path.name} {strange}")
-        return anndata.read_h5ad(path, backed=backed)
-    except DataError:
-        raise
-    except Exception as e:  # h5py and anndata raise many kinds for a damaged file
-        raise DataError(f"{path.name} {damage(e)}") from e
+        if not path.exists():
+            raise DataError(f"there is no file {path}; {near(path)}")
+        kind = foreign.kind(path)
+        if genome is not None and kind != "h5":
+            raise DataError(f"{path.name} is no .h5 of Cell Ranger, whose genome could be chosen; leave genome= out")
+        return READERS[kind](path, backed, genome)
+    except DataError as e:
+        raise DataError(foreign.one_line(e)) from e.__cause__
+    except Exception as e:  # h5py, zarr, pandas, scipy and anndata raise many kinds for a damaged file
+        raise DataError(foreign.one_line(f"{path.name} {foreign.damage(path, e)}")) from e
 
 
-def not_anndata(path):
-    """What a file named .h5ad is instead, and how to mend it; None where it looks as it should."""
-    import h5py
-
-    with open(path, "rb") as f:
-        start = f.read(4096)
-    if not start:
-        return "is empty (0 bytes), and an .h5ad file is needed; copy or download it again"
-    if start[:2] == b"\x1f\x8b":
-        return "is compressed by gzip, and a plain .h5ad file is needed; unpack it: gunzip, or 7-Zip on Windows"
-    if not h5py.is_hdf5(path):
-        line = start.split(b"\n")[0].decode("utf-8", "replace").strip()
-        if line and line.isprintable() and "\ufffd" not in line:
-            mend = "read it with scanpy, sc.read_csv(...) or sc.read_text(...), and write it: adata.write_h5ad('my.h5ad')"
-            return f"is a text file (it begins {line[:40]!r}), and an .h5ad file (HDF5) is needed; {mend}"
-        return None  # its beginning is damaged: let the reader say how
-    with h5py.File(path) as f:
-        has = sorted(f.keys())
-    if {"obs", "var"} <= {*has}:
-        return None
-    other = (
-        f"is HDF5 but no AnnData: it holds {has[:5]}, and obs, var and X are needed; write it with adata.write_h5ad('my.h5ad')"
-    )
-    return next((said for key, said in OTHER_KINDS.items() if key in has), other)
+def near(path):
+    """The name in that folder that comes next to one that is not there."""
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = get_close_matches(path.name, names, 1)
+    return f"did you mean {close[0]!r}?" if close else "give the path of an .h5ad file"
 
 
-def damage(error):
-    """Why anndata could not read a file, and how to mend it."""
-    import re
-    from importlib.metadata import version
+def h5ad(path, backed, genome):
+    from anndata import read_h5ad
 
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if newer := re.search(r"IOSpec\(encoding_type='([^']*)', encoding_version='([^']*)'\)", said):
-        old = version("anndata")
-        what = f"was written by another anndata: its {newer[1]!r} of version {newer[2]!r} is unknown to anndata {old}"
-        return f"{what}; update it (pip install -U anndata), or write the file with anndata {old}"
-    return f"cannot be read as .h5ad ({said[:120]}); it may be cut short: copy or download it again"
+    return read_h5ad(path, backed=backed)
 
 
-def cell_ranger(path):
-    """Cell Ranger's ``.h5`` or folder of ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv``, by scanpy."""
-    folder_of = path.is_dir()
-    if folder_of and not any(path.glob("matrix.mtx*")):
-        raise DataError(f"the folder {path} holds no matrix.mtx; give an .h5ad file, or Cell Ranger's filtered_feature_bc_matrix")
-    import scanpy as sc
+def zarr(path, backed, genome):
+    from anndata import read_zarr
 
-    try:
-        out = sc.read_10x_mtx(path) if folder_of else sc.read_10x_h5(path)
-    except Exception as e:  # scanpy, h5py and pandas raise many kinds
-        said = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
-        mend = "give the filtered_feature_bc_matrix of Cell Ranger, or an .h5ad file"
-        raise DataError(f"{path.name} cannot be read as Cell Ranger's output ({said}); {mend}") from e
-    out.var_names_make_unique()
-    return out
+    return read_zarr(path)
+
+
+def h5(path, backed, genome):
+    from .cellranger import read_h5
+
+    return read_h5(path, genome)
+
+
+def mtx(path, backed, genome):
+    from .cellranger import read_mtx
+
+    return read_mtx(path)
+
+
+READERS = {"h5ad": h5ad, "zarr": zarr, "h5": h5, "mtx": mtx}
 
 
 def pbmc():

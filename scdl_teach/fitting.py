@@ -40,7 +40,7 @@ def possible(row, source):
         raise ValueError(
             f"{row['system']} ({row['key']!r}) is planned and not built yet; `scdl-teach list --built` shows what is"
         )
-    if not source.is_file():
+    if not source.exists():
         near = nearest(source.name, [p.name for p in source.parent.glob("*.h5*")], "give the path of an .h5ad file")
         raise ValueError(f"there is no file {source}; {near}")
 
@@ -96,13 +96,7 @@ def read(source, cls):
     from . import datasets
 
     if source.suffix.lower() == ".h5mu" and source.is_file():
-        import mudata
-
-        try:
-            with mudata.set_options(pull_on_update=False):
-                return mudata.read_h5mu(source)
-        except Exception as e:  # h5py and mudata raise many kinds for a damaged file
-            raise ValueError(f"{source.name} cannot be read as .h5mu ({first_line(e)})") from e
+        return tables(source)
     data = datasets.read(source)
     if len(cls.tables) > 1:
         names = ", ".join(f"'{t}': ..." for t in cls.tables)
@@ -111,6 +105,25 @@ def read(source, cls):
             f"{cls.__name__} reads {len(cls.tables)} tables ({', '.join(cls.tables)}) and an .h5ad holds one; {mend}"
         )
     return data
+
+
+def tables(source):
+    """MuData from a file that holds all of its values itself."""
+    import h5py
+    import mudata
+
+    from .core.fields import DataError
+    from .foreign import self_contained
+
+    try:
+        with h5py.File(source, "r") as f:
+            self_contained(f, source.name)
+        with mudata.set_options(pull_on_update=False):
+            return mudata.read_h5mu(source)
+    except DataError:
+        raise
+    except Exception as e:  # h5py and mudata raise many kinds for a damaged file
+        raise ValueError(f"{source.name} cannot be read as .h5mu ({first_line(e)})") from e
 
 
 def first_line(e):

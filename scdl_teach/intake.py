@@ -9,17 +9,24 @@ import pandas as pd
 import scipy.sparse as sp
 
 from . import datasets
-from .arrays import BLOCK, tidy, whole
-from .core.fields import Counts, DataError, Expression, Field
+from .arrays import BLOCK
+from .core.fields import Category, Counts, DataError, DataWarning, Expression, Field, near
+from .foreign import one_line
 from .registry import catalogue, get
 
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?$")
 COMMON = re.compile(r"(MT-[A-Z]|RP[LS]\d|(ACTB|GAPDH|B2M|MALAT1|EEF1A1|TMSB4X|FTL|FTH1|TPT1)$)", re.I)  # in almost any table
+GENOME = re.compile(r"^(hg\d\d|GRCh\d\d|mm\d+|GRCm\d\d)_+", re.I)  # before each name, where reads were mapped to two genomes
 BARCODE = re.compile(r".*[ACGT]{12,}")
 SYMBOLS = ("gene_symbols", "gene_symbol", "symbol", "symbols", "gene_name", "feature_name", "gene_short_name", "name")
+FEWEST = 10  # genes below which nothing can be learnt
 LEAST = 50  # cells below which nothing can be learnt, or judged
 SCALED = ("desc",)  # read z-scored values
 FEW = ("mmd_resnet", "batch_free")  # read a few principal components
+PAIRS = ("saucie", "mmd_resnet", "batch_free")  # join two batches
+IN_EACH = {"combat": 2, "sciber": 2, "scbatch": 2, "bbknn": 3, "seurat_cca": 6, "mnn": 20, "scanorama": 20}  # cells of a batch
+MOST = {"scbatch": 4000}  # cells that a system can hold
+KEPT = 30  # cells of each batch in a sample to judge on
 TASKS = {  # sections of the review whose systems a recipe offers
     "imputation": {"4.1.3.1"},
     "embedding": {"4.1.3.1", "4.1.3.2", "4.1.3.3"},
@@ -33,7 +40,7 @@ def load(source, where=None, batch="", label=""):
 
     Parameters
     ----------
-    source : ``.h5ad``, Cell Ranger's ``.h5``, or a folder with ``matrix.mtx``
+    source : what ``datasets.read`` reads
     where : ``{"x": "layers/umi"}`` or ``{"x": "raw"}`` where counts are neither in ``layers["counts"]`` nor in ``X``
     batch, label : columns of obs that will be used; "" for none
 
@@ -42,37 +49,58 @@ def load(source, where=None, batch="", label=""):
     adata (cells x genes, as read, with unique names of cells), counts (the same shape, no copy), facts ({what: found})
     """
     name = Path(source).name
-    with warnings.catch_warnings(record=True):  # anndata's, on names and old files: below they are said in plain words
-        adata = datasets.read(source)
-    for check in (genes_in_rows, too_few, genes_twice):
-        if fault := check(adata):
-            raise DataError(f"{name} {fault}")
-    try:
-        values, place = counts_of(adata, (where or {}).get("x"))
-        facts = {"file": name} | described(adata, values, place)
-        for title, column in (("batches", batch), ("labels", label)):
-            if column:
-                facts[title] = levels_of(adata, column, title)
-    except DataError as e:
-        raise DataError(f"{name}: {e}") from None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adata, values, facts = judged(name, datasets.read(source), (where or {}).get("x"), batch, label)
+    notes = dict.fromkeys(one_line(w.message) for w in said if issubclass(w.category, DataWarning))  # those of anndata say less
     if not adata.obs_names.is_unique:
-        facts["note"] = f"{int(adata.obs_names.duplicated().sum())} cells had the name of another; '-1', '-2' was put behind"
+        notes[f"{int(adata.obs_names.duplicated().sum())} cells had the name of another; '-1', '-2' was put behind"] = None
         adata.obs_names_make_unique()
+    for i, note in enumerate(notes, 1):
+        warnings.warn(note, DataWarning, stacklevel=2)
+        facts[f"note {i}"] = note
     return adata, values, facts
 
 
+def judged(name, adata, place, batch, label):
+    """The table with its counts and facts; what looks wrong comes as ``DataWarning``."""
+    for check in (genes_in_rows, too_few, genes_twice):
+        if fault := check(adata):
+            raise DataError(one_line(f"{name} {fault}"))
+    try:
+        values, place = counts_of(adata, place)
+        facts = {"file": name} | described(adata, values, place)
+        if batch:
+            facts["batches"] = levels_of(adata, batch, "batches")
+            joined(values, adata, batch)
+        if label:
+            facts["labels"] = levels_of(adata, label, "labels")
+    except DataError as e:
+        raise DataError(one_line(f"{name}: {as_option(str(e))}")) from e
+    genome_before(adata.var_names)
+    return adata, values, facts
+
+
+def as_option(said):
+    """A place as a recipe takes it, where a field names it for ``fit``."""
+    said = said.replace("fit(adata, where={...})", "--where x=PLACE")
+    return re.sub(r"fit\(adata, where=\{'x': '([^']*)'\}\)", r"--where x=\1, in Python where={'x': '\1'}", said)
+
+
 def too_few(adata):
-    if adata.n_obs and not adata.n_vars:
-        mend = "a join keeps the genes that all tables share, so give them one kind of name (symbols, or Ensembl ids) first"
-        return f"has no gene ({adata.n_obs} cells x 0 genes); {mend}"
     if not adata.n_obs:
         return f"is empty ({adata.n_obs} cells x {adata.n_vars} genes); {LEAST} cells or more are needed, so make it again"
+    if adata.n_vars < FEWEST:
+        has = f"{adata.n_vars} gene{'s' * (adata.n_vars > 1)}" if adata.n_vars else "no gene"
+        mend = "a join keeps the genes that all tables share, so give them one kind of name (symbols, or Ensembl ids) first"
+        return f"has {has} ({adata.n_obs} cells x {adata.n_vars} genes), and {FEWEST} or more are needed; {mend}"
     if adata.n_obs < LEAST:
         return f"has {adata.n_obs} cells; {LEAST} or more are needed to learn and to judge, so join it with other samples"
 
 
 def looks_like_genes(names):
     """Half of them Ensembl ids (or gene1, gene2, ...), or three of the genes that almost every table has."""
+    names = [GENOME.sub("", n) for n in names]
     ids = sum(bool(ENSEMBL.match(n) or re.match(r"gene[ _-]?\d+$", n, re.I)) for n in names)
     return ids > len(names) / 2 or sum(bool(COMMON.match(n)) for n in names) >= 3
 
@@ -93,77 +121,60 @@ def genes_twice(adata):
         return f"{found}; names must be unique: adata.var_names_make_unique(), then adata.write_h5ad('unique.h5ad')"
 
 
+def genome_before(names):
+    """Say that the names of genes begin with a genome's, so that no symbol is found among them."""
+    found = names[names.astype(str).str.match(GENOME.pattern, case=False)]
+    if len(found) > len(names) / 2:
+        line = f"adata.var_names = adata.var_names.str.replace({GENOME.pattern!r}, '', regex=True, case=False)"
+        warnings.warn(
+            f"the names of genes begin with a genome's ({found[0]}), so symbols do not match them: {line}", DataWarning, 2
+        )
+
+
 def counts_of(adata, given=None):
-    """The raw counts (cells x genes) and their place: the one given, else ``layers["counts"]``, else ``X``."""
-    place = given or ("layers/counts" if "counts" in adata.layers else "X")
-    if place == "raw":
-        if adata.raw is None or not adata.var_names.isin(adata.raw.var_names).all():
-            raise DataError(
-                "there is no .raw with all its genes, where the counts should be; name a layer: --where x=layers/NAME"
-            )
-        values = tidy(adata.raw[:, adata.var_names].X)
-    else:
-        if adata.X is None if place == "X" else place.removeprefix("layers/") not in adata.layers:
-            has = f"the file has the layers {', '.join(adata.layers)}" if len(adata.layers) else "the file has no layer"
-            raise DataError(
-                f"there is no {place}, where the counts should be; {has}: name one with --where x=layers/NAME, or raw"
-            )
-        values = Counts(place, given=True).read(adata)
-    fault, empty = fault_of(values)
-    if fault:
-        raise DataError(f"{place} {fault}; whole counts are needed, and {elsewhere(adata, place)}")
-    if empty:
-        mend = "remove them: sc.pp.filter_cells(adata, min_counts=1)"
-        raise DataError(f"{empty} of {adata.n_obs} cells have no count at all in {place}; every cell needs some, so {mend}")
-    return values, place
-
-
-def fault_of(values):
-    """What keeps a matrix (cells x genes) from being raw counts (None: nothing), and how many rows hold none; in blocks."""
-    empty = 0
-    for i in range(0, values.shape[0], BLOCK):
-        block = values[i : i + BLOCK]
-        stored = block.data if sp.issparse(block) else np.asarray(block)
-        if stored.dtype.kind not in "biuf":
-            return f"holds {stored.dtype} values", 0
-        if not np.isfinite(stored).all():
-            return "has NaN or infinite values", 0
-        if (stored < 0).any():
-            return "has negative values, as z-scored data have", 0
-        if (stored % 1 != 0).any():
-            return "has fractions, as normalised or logarithmic data have", 0
-        empty += int((np.asarray(block.sum(1)) == 0).sum())
-    return None, empty
-
-
-def elsewhere(adata, place):
-    """Where the counts may be instead."""
-    for layer in adata.layers:
-        if f"layers/{layer}" != place and whole(adata.layers[layer][:200]):
-            return f"layers[{layer!r}] looks like counts: --where x=layers/{layer}, in Python where={{'x': 'layers/{layer}'}}"
-    if place != "raw" and adata.raw is not None and whole(adata.raw.X[:200]):
-        return "adata.raw looks like counts: --where x=raw, in Python where={'x': 'raw'}"
-    if place != "X" and adata.X is not None and whole(adata.X[:200]):
-        return "X looks like counts: --where x=X, in Python where={'x': 'X'}"
-    return "no other layer looks like counts; take out what is at fault, or go back to the file from before normalisation"
+    """The raw counts (cells x genes), judged by the field with which a system reads them, and their place."""
+    field = Counts(given or "X", given=bool(given)).place(adata)
+    if not (field.by_gene and field.by_row):
+        raise DataError(f"{given} holds no table of cells x genes, where the counts should be; name X, raw or layers/NAME")
+    values = field.read(adata)
+    field.check("x", values, adata)
+    return values, field.where
 
 
 def levels_of(adata, column, title):
     """The categories of a column of obs and their sizes, in one line."""
     if column not in adata.obs:
         has = f"obs has {', '.join(map(str, adata.obs.columns[:8]))}" if len(adata.obs.columns) else "obs has no column"
-        raise DataError(f"there is no column {column!r} in obs for the {title}; {has}: name one of them, or add it")
-    values = adata.obs[column]
-    if values.isna().any():
-        drop = f"drop these cells: adata[adata.obs[{column!r}].notna()]"
-        raise DataError(f"obs[{column!r}] has {int(values.isna().sum())} missing values; every cell needs one, so {drop}")
-    sizes = values.astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        mend = near(column, adata.obs.columns) or ": name one of them, or add it"
+        raise DataError(f"there is no column {column!r} in obs for the {title}; {has}{mend}")
+    values = names_in(adata, column)
+    Category(f"obs/{column}").check(title, values, adata)
+    sizes = pd.Series(values).value_counts().sort_index().sort_values(ascending=False, kind="stable")
     if title == "batches" and len(sizes) < 2:
         raise DataError(f"obs[{column!r}] has one batch only ({sizes.index[0]}); two or more are needed: name another column")
     if len(sizes) > adata.n_obs / 5:
         raise DataError(f"obs[{column!r}] has {len(sizes)} different values in {adata.n_obs} cells; name a column of {title}")
     first = ", ".join(f"{k} ({v:,})" for k, v in sizes.head(6).items())
     return f"obs[{column!r}]: {first}" + (f" and {len(sizes) - 6} more" if len(sizes) > 6 else "")
+
+
+def names_in(adata, column):
+    """The categories of the cells, with the names that a system gives them."""
+    return Category(f"obs/{column}").read(adata)
+
+
+def joined(counts, adata, column):
+    """Say that two batches have hardly a gene in common, as tables have that were joined under two kinds of names."""
+    batch = names_in(adata, column)
+    names = sorted(set(batch))
+    seen = np.stack([np.asarray((counts[np.flatnonzero(batch == b)] > 0).sum(0)).ravel() > 0 for b in names]).astype(float)
+    common = seen @ seen.T
+    share = common / np.minimum.outer(seen.sum(1), seen.sum(1))
+    i, j = np.unravel_index(share.argmin(), share.shape)
+    if share[i, j] < 0.2:
+        found = f"the batches {names[i]!r} and {names[j]!r} have {int(common[i, j])} of {adata.n_vars} genes in common"
+        mend = "give the genes of all tables one kind of name (symbols, or Ensembl ids) before you join them"
+        warnings.warn(f"{found}; nothing can be matched between them: {mend}", DataWarning, 2)
 
 
 def described(adata, counts, place):
@@ -214,8 +225,12 @@ def alone(cls):
 
 def symbols(adata):
     """What to call the genes in a figure: their symbols where the names are Ensembl ids and var has symbols."""
+    names = adata.var_names.to_numpy(object)
     shown = next((c for c in SYMBOLS if c in adata.var), None) if ENSEMBL.match(str(adata.var_names[0])) else None
-    return adata.var[shown].astype(str).to_numpy(object) if shown else adata.var_names.to_numpy(object)
+    if shown is None:
+        return names
+    given = adata.var[shown].astype(object)
+    return np.where(given.isna() | (given == ""), names, given.astype(str))
 
 
 def places(adata, genes):
@@ -223,9 +238,11 @@ def places(adata, genes):
     shown = symbols(adata)
     found = [np.flatnonzero((adata.var_names == g) | (shown == g))[:1] for g in genes]
     if lost := [g for g, at in zip(genes, found, strict=True) if not len(at)]:
-        raise DataError(
-            f"genes= names {', '.join(map(str, lost))}, absent here; the file has {', '.join(map(str, shown[:3]))}, ..."
-        )
+        bare = {GENOME.sub("", str(n)).lower(): n for n in shown}
+        meant = bare.get(str(lost[0]).lower())
+        mend = f"; did you mean {meant!r}?" if meant else near(lost[0], shown)
+        has = f"the file has {', '.join(map(str, shown[:3]))}, ..."
+        raise DataError(f"genes= names {', '.join(map(str, lost))}, absent here; {has}{mend}")
     return [int(at[0]) for at in found]
 
 
@@ -246,7 +263,7 @@ def choose(adata, counts, n_genes=2000, genes=(), batch="", label=""):
     out.var["symbol"] = symbols(adata)[at]
     for name, column in (("batch", batch), ("label", label)):
         if column:
-            out.obs[name] = pd.Categorical(adata.obs[column].astype(str))
+            out.obs[name] = pd.Categorical(names_in(adata, column))
     return out
 
 
@@ -272,9 +289,13 @@ def variable(counts, n, must=()):
 
 
 def sample(cells, n, seed=0):
-    """``n`` of the cells by chance, in their order; all of them if there are no more."""
-    rows = np.random.default_rng(seed).permutation(cells.n_obs)[:n]
-    return cells[np.sort(rows)].copy()
+    """``n`` of the cells by chance, in their order, and a few more where a batch would be left with too few to compare; or all."""
+    rows = np.random.default_rng(seed).permutation(cells.n_obs)
+    chosen = [rows[:n]]
+    if "batch" in cells.obs:
+        batch = cells.obs["batch"].to_numpy()[rows]
+        chosen += [rows[batch == b][:KEPT] for b in cells.obs["batch"].unique()]
+    return cells[np.unique(np.concatenate(chosen))].copy()
 
 
 def logs(cells):
@@ -306,12 +327,31 @@ def inputs(cells, system, programmes=""):
 
 
 def has_all(adata, system, values):
-    """Refuse a system that learns from labels without a label, or from gene sets that the table does not know."""
+    """Refuse a system that learns from what is not there: labels, gene sets that the table knows, batches that it can join."""
     needs = get(system).needs if system else {}
     if "label" in needs and not needs["label"].optional and not values["label"]:
         raise DataError(f"{system!r} learns from labels of the cells and none is named: --where label=obs/COLUMN")
     if "programmes" in needs:
         sets_of(adata, values["programmes"])
+    if adata.n_obs > MOST.get(system, np.inf):
+        mend = "take a sample of them, or another system: --system combat"
+        raise DataError(
+            f"{system!r} holds all pairs of cells and these are {adata.n_obs:,}, where {MOST[system]:,} can be; {mend}"
+        )
+    if "batch" in needs and values.get("batch"):
+        can_be_joined(adata, system, values["batch"])
+
+
+def can_be_joined(adata, system, column):
+    """Refuse more batches than a system joins, or one with fewer cells than it compares."""
+    sizes = pd.Series(names_in(adata, column)).value_counts()
+    if system in PAIRS and len(sizes) > 2:
+        keep = f"adata[adata.obs[{column!r}].isin({sorted(sizes.index[:2])})].copy()"
+        raise DataError(f"{system!r} joins two batches, and obs[{column!r}] has {len(sizes)}; keep two: {keep}")
+    if sizes.iloc[-1] < (least := IN_EACH.get(system, 1)):
+        small, n = sizes.index[-1], int(sizes.iloc[-1])
+        found = f"the batch {small!r} of obs[{column!r}] has {n} cell{'s' * (n > 1)}, and {system!r} needs {least} in each"
+        raise DataError(f"{found}; leave it out: adata[adata.obs[{column!r}].astype(str) != {small!r}].copy()")
 
 
 def sets_of(cells, programmes=""):

@@ -32,7 +32,7 @@ def test_read(tmp_path):
     with pytest.raises(DataError, match="there is no file"):
         datasets.read(tmp_path / "none.h5ad")
     (tmp_path / "a.csv").write_text("gene,cell\n")
-    with pytest.raises(DataError, match=r"a.csv is a .csv, and an .h5ad file is needed; read it with scanpy"):
+    with pytest.raises(DataError, match=r"a.csv is a table of text \(.csv\), and an .h5ad file is needed: import anndata"):
         datasets.read(tmp_path / "a.csv")
 
 

@@ -171,7 +171,7 @@ def broken(kind, a, path):
             f["X"].attrs["encoding-version"] = "9.0.0"
         if kind == "newer as a whole":
             f.attrs["encoding-version"] = "9.0.0"
-        if kind == "Cell Ranger":
+        if kind == "no Cell Ranger":
             f.move("X", "matrix")
             del f["obs"], f["var"]
         if kind == "MuData":
@@ -180,28 +180,28 @@ def broken(kind, a, path):
 
 
 SENTENCES = {
-    "a CSV named .h5ad": "my.h5ad is a text file \\(it begins ',gene0,.*'\\), and an .h5ad file \\(HDF5\\) is needed; read it with scanpy",
+    "a CSV named .h5ad": "my.h5ad is a text file \\(it begins ',gene0,.*'\\), and an .h5ad file \\(HDF5\\) is needed: import anndata, pandas",
     "cut short": "my.h5ad cannot be read as .h5ad \\(.*\\); it may be cut short: copy or download it again",
     "no bytes": "my.h5ad is empty \\(0 bytes\\)",
     "genes in rows": "my.h5ad seems to have genes in rows \\(its rows are named gene0, .*, its columns cell0, .*\\); rows must be cells: adata.T",
     "genes twice": "my.h5ad names genes more than once \\(gene0; 1 in all\\); names must be unique: adata.var_names_make_unique\\(\\)",
-    "logarithms": "my.h5ad: X has fractions, as normalised .*; whole counts are needed, and no other layer looks like counts; .*go back",
-    "NaN": "my.h5ad: X has NaN or infinite values; whole counts are needed",
-    "z-scores": "my.h5ad: X has negative values, as z-scored data have; whole counts are needed",
+    "logarithms": "my.h5ad: X has fractions, as normalised .*; raw counts are needed. If they are in a layer: --where x=layers/",
+    "NaN": "my.h5ad: X has NaN or infinite values; raw counts are needed",
+    "z-scores": "my.h5ad: X has negative values, as z-scored data have; raw counts are needed",
     "counts in a layer": "my.h5ad: X has fractions.*layers\\['umi'\\] looks like counts: --where x=layers/umi",
     "counts in raw": "my.h5ad: X has fractions.*adata.raw looks like counts: --where x=raw",
     "no cells": "my.h5ad is empty \\(0 cells x 30 genes\\)",
-    "no genes": "my.h5ad has no gene \\(60 cells x 0 genes\\); a join keeps the genes that all tables share",
-    "cells without counts": "my.h5ad: 2 of 60 cells have no count at all in X; .*sc.pp.filter_cells",
+    "no genes": "my.h5ad has no gene \\(60 cells x 0 genes\\), and 10 or more are needed; a join keeps the genes that all tables share",
+    "cells without counts": "my.h5ad: X has 2 rows without any count; .*sc.pp.filter_cells",
     "few cells": "my.h5ad has 20 cells; 50 or more are needed",
     "no batch column": "my.h5ad: there is no column 'batch' in obs for the batches; obs has cell_type: name one of them",
     "one batch": "my.h5ad: obs\\['batch'\\] has one batch only \\(one\\); two or more are needed",
-    "batch missing in some": "my.h5ad: obs\\['batch'\\] has 3 missing values; every cell needs one, so drop these cells",
+    "batch missing in some": "my.h5ad: obs/batch has 3 missing values; every row needs a category. Drop these rows: ",
     "batch of names": "my.h5ad: obs\\['batch'\\] has 60 different values in 60 cells",
     "newer": "my.h5ad was written by another anndata: its '.*' of version '9.0.0' is unknown to anndata .*; update it",
     "newer as a whole": "my.h5ad was written by another anndata: its 'anndata' of version '9.0.0' is unknown",
-    "Cell Ranger": "my.h5ad is a file of Cell Ranger, and its ending must say so; rename it to .h5",
-    "MuData": "my.h5ad holds several tables \\(MuData\\), and one is needed",
+    "no Cell Ranger": "my.h5ad is no AnnData: it holds layers, matrix, .*, where obs, var and X are needed",
+    "MuData": "my.h5ad is several tables \\(MuData\\), and one is needed",
 }
 
 
@@ -233,9 +233,11 @@ def test_broken_files_are_broken_in_that_way_alone(tmp_path):
         ({"system": "dca"}, {}, "the recipe 'batch' cannot run the system 'dca'; it runs .*scvi"),
         ({"system": "zzz"}, {}, "cannot run the system 'zzz'"),
         ({}, {"y": "X"}, "where= names y; a recipe reads x"),
-        ({}, {"x": "layers/none"}, "there is no layers/none, where the counts should be; the file has no layer: name one"),
-        ({}, {"x": "raw"}, "there is no .raw with all its genes"),
+        ({}, {"x": "layers/none"}, "my.h5ad: layers/none is missing, where raw counts are needed; layers has .*--where x=PLACE"),
+        ({}, {"x": "obsm/X_pca"}, "obsm/X_pca holds no table of cells x genes, .*; name X, raw or layers/NAME"),
+        ({}, {"x": "raw"}, "my.h5ad: adata.raw is not there, where raw counts are needed; name a layer: --where x=(layers/|PLACE)"),
         ({}, {"batch": "obs/donor"}, "there is no column 'donor' in obs for the batches"),
+        ({}, {"batch": "obs/Batch"}, "there is no column 'Batch' in obs for the batches; .*; did you mean 'batch'\\?"),
     ],
 )
 def test_wrong_parameters(how, where, said, tmp_path):
@@ -326,13 +328,14 @@ def test_cell_ranger(tmp_path):
     genes.to_csv(folder / "genes.tsv", index=False, header=False, sep="\t")
     made, counts, facts = intake.load(folder)
     assert made.shape == (60, 30) and (counts != a.X).nnz == 0 and made.var_names.is_unique and facts["genes"] == "30"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no matrix.mtx; give an .h5ad file, or Cell Ranger's"):
-        datasets.read(tmp_path)
+        datasets.read(tmp_path / "empty")
     (tmp_path / "a.h5").write_text("no HDF5")
-    with pytest.raises(DataError, match="a.h5 cannot be read as Cell Ranger's output"):
+    with pytest.raises(DataError, match="a.h5 is a text file \\(it begins 'no HDF5'\\)"):
         datasets.read(tmp_path / "a.h5")
     (tmp_path / "a.h5ad").write_bytes(b"\x1f\x8b and more")
-    with pytest.raises(DataError, match="a.h5ad is compressed by gzip, .*unpack it"):
+    with pytest.raises(DataError, match="a.h5ad is compressed, .*: gunzip a.h5ad"):
         datasets.read(tmp_path / "a.h5ad")
 
 

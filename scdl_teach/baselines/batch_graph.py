@@ -183,6 +183,11 @@ class ScBatch(Estimator):
     def learn(self, data, rng, epochs=None, device="auto"):
         b = arrays(data.take(data.rows))
         x, batch = np.asarray(b.x, float), np.asarray(b.batch)
+        cells = np.bincount(batch)
+        if cells.min() < 2:
+            raise DataError(
+                f"batch {self.categories_['batch'][cells.argmin()]!r} has one cell, which correlates with no other: leave it out"
+            )
         mean = x.mean(1, keepdims=True)
         size = np.linalg.norm(x - mean, axis=1, keepdims=True)
         if (size < 1e-8).any():

@@ -4,9 +4,12 @@ import numpy as np
 
 from ..core.fields import DataError
 from ..nn.neighbours import knn
+from .least import columns
 
 
 def two_or_more(sizes, name):
+    """Refuse one batch only, or one gene only."""
+    columns(sizes, name)
     if sizes.batch < 2:
         raise DataError(
             f"{name} needs two batches or more, these cells have one: fit(adata, where={{'batch': 'obs/...'}}) names the column"

@@ -17,6 +17,7 @@ from ..core.engine import Phase, Update
 from ..core.fields import Expression, Field
 from ..core.model import Estimator, Model, arrays
 from . import embedding_steps as steps
+from .least import columns
 
 
 class PCA(Estimator):
@@ -110,6 +111,9 @@ class TSNE(Estimator):
     latent: int = 2
     perplexity: float = 30.0
     steps: int = 1000
+
+    def build(self, sizes):
+        columns(sizes, "TSNE", self.latent)
 
     def learn(self, data, rng, epochs=None, device="auto"):
         x = np.asarray(arrays(data.take(data.rows)).x, np.float32)
@@ -292,6 +296,7 @@ class GPLVM(Model):
     lr: float = 0.05
 
     def build(self, sizes):
+        columns(sizes, "GPLVM", self.latent)
         if self.kernel not in ("rbf", "linear"):
             raise ValueError(f"kernel is {self.kernel!r}; it can be 'rbf' or 'linear'")
         self.places = nn.Parameter(torch.zeros(sizes.n_cells, self.latent))
@@ -376,6 +381,9 @@ class SIMLR(Estimator):
     n_clusters: int = 5
     neighbors: int = 20
     rounds: int = 10
+
+    def build(self, sizes):
+        columns(sizes, "SIMLR")
 
     def learn(self, data, rng, epochs=None, device="auto"):
         x = np.asarray(arrays(data.take(data.rows)).x, float)

@@ -18,6 +18,7 @@ from ..metrics.imputation import dense
 from ..nn.neighbours import knn
 from ..nn.shrinkage import fit_prior, posterior, prior
 from . import imputation_steps as steps
+from .least import columns
 
 
 def gene_mean(adata):
@@ -162,6 +163,9 @@ class SAVER(Estimator):
 
     n_top: int = 50
     ridge: tuple = (1.0,)
+
+    def build(self, sizes):
+        columns(sizes, "SAVER")
 
     def learn(self, data, rng, epochs=None, device="auto"):
         x = arrays(data.take(data.rows)).x.astype(float)
