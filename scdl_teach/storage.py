@@ -80,17 +80,17 @@ def together(folder):
             state = (folder / WEIGHTS).read_bytes()
         except OSError as e:
             raise unreadable(folder, e) from e
-        path = belonging(folder, state)
-        if path and (note := noted(path)):
+        _, note = belonging(folder, state)
+        if note:
             return note, state
     raise unfit(folder)
 
 
 def belonging(folder, state):
-    """The ``model.json`` of these weights; of a saving that was killed between its moves it still stands in ``.saving-*``."""
+    """Path and content of these weights' note; of a saving that was killed between its moves it still stands in ``.saving-*``."""
     total = sha256(state).hexdigest()
-    paths = (folder / NOTE, *folder.glob(f"{SAVING}*/{NOTE}"))
-    return next((p for p in paths if noted(p).get("sha256") == total), None)
+    notes = ((p, noted(p)) for p in (folder / NOTE, *folder.glob(f"{SAVING}*/{NOTE}")))
+    return next(((p, note) for p, note in notes if note.get("sha256") == total), (None, {}))
 
 
 def noted(path):
@@ -171,7 +171,7 @@ def settle(folder, sure, own=None):
         if not (sure or left == own or time.time() - left.stat().st_mtime > STALE):
             continue
         between = (left / NOTE).exists() and (folder / WEIGHTS).exists() and not (left / WEIGHTS).exists()
-        if between and belonging(folder, (folder / WEIGHTS).read_bytes()) == left / NOTE:
+        if between and belonging(folder, (folder / WEIGHTS).read_bytes())[0] == left / NOTE:
             os.replace(left / NOTE, folder / NOTE)
         shutil.rmtree(left, ignore_errors=True)
 
