@@ -6,21 +6,25 @@ import time
 
 import typer
 
-from .commands import described, find, free_to_write, nearest, pairs, plain, say, value, version, write
+from .commands import described, find, free_to_write, nearest, pairs, plain, say, value, version
 
 
 def fit_file(key, source, target, *, where, settings, how, save, reference, force, progress):
-    """Check all that can be checked, train, then write everything or nothing."""
+    """Check all that can be checked, train, then write everything or nothing. The file comes first: torch is loaded for the rest."""
     where = pairs(where, "--where", "FIELD=PLACE, as --where x=layers/counts")
     settings = pairs(settings, "--set", "NAME=VALUE, as --set latent=16")
     possible(find(key), source)
     free_to_write(source, target, save, force)
+    from . import writing
     from .registry import get
 
+    data = writing.writable(read(source), source.name)
     cls = get(key)
+    one_of_its_tables(cls, data)
+    writing.room(target, writing.size_of(data, cls.writes.values()))
     model = cls(**values(cls, settings))
     there(how["device"])
-    base, data = built_on(cls, reference), read(source, cls)
+    base = built_on(cls, reference)
     say(f"scdl-teach {version()}: {cls.__name__}({model.extra_repr()}), seed {how['seed']}, {described(data)}")
     start = time.monotonic()
     shown = progress_of(progress, model, how["epochs"], start)
@@ -30,7 +34,7 @@ def fit_file(key, source, target, *, where, settings, how, save, reference, forc
     if save:  # first, so that the training is not lost if the table cannot be written
         model.save(save)
         say(f"the model is in {save}; {cls.__name__}.load({str(save)!r}) reads it")
-    write(model.annotate(data), target)
+    writing.write(model.annotate(data), target, force)
     typer.echo(f"{target}: {', '.join(model.writes.values())}")
 
 
@@ -40,7 +44,7 @@ def possible(row, source):
         raise ValueError(
             f"{row['system']} ({row['key']!r}) is planned and not built yet; `scdl-teach list --built` shows what is"
         )
-    if not source.is_file():
+    if not source.exists():
         near = nearest(source.name, [p.name for p in source.parent.glob("*.h5*")], "give the path of an .h5ad file")
         raise ValueError(f"there is no file {source}; {near}")
 
@@ -91,8 +95,8 @@ def built_on(cls, folder):
     return Estimator.load(folder)
 
 
-def read(source, cls):
-    """AnnData, or MuData for a system that reads several tables."""
+def read(source):
+    """AnnData, or MuData of several tables."""
     from . import datasets
 
     if source.suffix.lower() == ".h5mu" and source.is_file():
@@ -103,14 +107,17 @@ def read(source, cls):
                 return mudata.read_h5mu(source)
         except Exception as e:  # h5py and mudata raise many kinds for a damaged file
             raise ValueError(f"{source.name} cannot be read as .h5mu ({first_line(e)})") from e
-    data = datasets.read(source)
-    if len(cls.tables) > 1:
+    return datasets.read(source)
+
+
+def one_of_its_tables(cls, data):
+    """Refuse one table where a system reads several."""
+    if len(cls.tables) > 1 and not hasattr(data, "n_mod"):
         names = ", ".join(f"'{t}': ..." for t in cls.tables)
         mend = f"write them into one file: mudata.MuData({{{names}}}).write('both.h5mu')"
         raise ValueError(
             f"{cls.__name__} reads {len(cls.tables)} tables ({', '.join(cls.tables)}) and an .h5ad holds one; {mend}"
         )
-    return data
 
 
 def first_line(e):
