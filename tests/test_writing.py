@@ -202,7 +202,9 @@ def written_again(a, tmp_path):
     writing.write(a, tmp_path / "again.h5ad", force=True)
     out = anndata.read_h5ad(tmp_path / "again.h5ad")
     assert (out.X != a.X).nnz == 0 and list(out.obs_names) == list(a.obs_names)
-    assert all(out.obs[k].astype(object).where(out.obs[k].notna(), None).tolist() == before[k] for k in set(out.obs) & set(before))
+    assert all(
+        out.obs[k].astype(object).where(out.obs[k].notna(), None).tolist() == before[k] for k in set(out.obs) & set(before)
+    )
     return out
 
 
@@ -265,7 +267,9 @@ def complex_frame(a):
     a.obsm["frame"] = pd.DataFrame({"ok": np.ones(20), "odd": [[1], "x"] * 10}, index=a.obs_names)
 
 
-@pytest.mark.parametrize("break_it,said", [(mixed, "obs\\['mixed'\\]"), (strange, "uns\\['mine'\\]"), (complex_frame, "obsm\\['frame'\\]")])
+@pytest.mark.parametrize(
+    "break_it,said", [(mixed, "obs\\['mixed'\\]"), (strange, "uns\\['mine'\\]"), (complex_frame, "obsm\\['frame'\\]")]
+)
 def test_what_cannot_be_written_is_named_before_the_work(break_it, said):
     a = table()
     break_it(a)
