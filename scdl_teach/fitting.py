@@ -27,8 +27,7 @@ def fit_file(key, source, target, *, where, settings, how, save, reference, forc
     base = built_on(cls, reference)
     say(f"scdl-teach {version()}: {cls.__name__}({model.extra_repr()}), seed {how['seed']}, {described(data)}")
     start = time.monotonic()
-    shown = progress_of(progress, model, how["epochs"], start)
-    learn(model, data, settings, **how, where=where, reference=base, progress=shown)
+    learn(model, data, settings, **how, where=where, reference=base, progress=progress_of(progress, model, how["epochs"], start))
     rounds = len(model.history_)
     say(f"fitted in {time.monotonic() - start:.1f} s ({rounds} epoch{'s' * (rounds != 1)})")
     if save:  # first, so that the training is not lost if the table cannot be written
