@@ -6,8 +6,11 @@ What is heavy (torch, scanpy, pandas) is imported where it is used, so that ``--
 import functools
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +27,8 @@ CODES = """[bold]Exit codes[/]
 [cyan]    0[/]  done
 [cyan]    1[/]  doctor found a problem, or the program has a fault
 [cyan]    2[/]  bad input: one sentence says what was found and how to mend it
-[cyan]  130[/]  interrupted (Ctrl-C): nothing is left half-written"""
+[cyan]  130[/]  interrupted (Ctrl-C): nothing is left half-written
+[cyan]  143[/]  ended by another program (SIGTERM; 129: the terminal was closed): nothing is left half-written"""
 CALL = {"no_args_is_help": True, "context_settings": {"help_option_names": ["-h", "--help"]}}
 MARKUP = {"rich_markup_mode": "rich"} | CALL
 PYTHON = (  # what a DataError says for Python, and the same for a shell
@@ -82,20 +86,46 @@ def stop(message, code=2):
     raise typer.Exit(code)
 
 
+class Ended(KeyboardInterrupt):
+    """A signal asked the program to end: what Ctrl-C cleans is cleaned."""
+
+
+@contextmanager
+def cleanly():
+    """SIGTERM, and SIGHUP of a closed terminal, end as Ctrl-C does; one that this program was started to ignore stays ignored."""
+
+    def end(number, _):
+        raise Ended(number)
+
+    names = (
+        [n for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)] if threading.current_thread() is threading.main_thread() else []
+    )
+    before = {s: signal.getsignal(s) for s in (getattr(signal, n) for n in names)}
+    caught = [s for s, handler in before.items() if handler == signal.SIG_DFL]
+    for s in caught:
+        signal.signal(s, end)
+    try:
+        yield
+    finally:
+        for s in caught:
+            signal.signal(s, before[s])
+
+
 def told(function):
     """What goes wrong ends in one sentence and an exit code; SCDL_TEACH_DEBUG=1 shows the traceback instead."""
 
     @functools.wraps(function)
     def run(*args, **kw):
         try:
-            with warnings.catch_warnings():  # those of other packages are shown, one line each
+            with cleanly(), warnings.catch_warnings():  # those of other packages are shown, one line each
                 warnings.showwarning = lambda message, *more: commands.say(f"note: {' '.join(str(message).split())}")
                 return function(*args, **kw)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as e:
             if debugging():
                 raise
+            code = 128 + e.args[0] if isinstance(e, Ended) else 130
         except OSError as e:
             stop(f"{e.filename}: {e.strerror}" if e.filename and e.strerror else e)
         except (ValueError, ArithmeticError, MemoryError) as e:  # DataError is a ValueError
@@ -104,7 +134,7 @@ def told(function):
             more = "SCDL_TEACH_DEBUG=1 shows where; please report it with the output of `scdl-teach doctor --json`"
             stop(f"a fault of the program, {type(e).__name__}: {e}. {more}", 1)
         typer.echo(err=True)  # out of the except, so that a bar is closed by now; below the ^C
-        stop("interrupted; no half-written output is left", 130)
+        stop(f"{'interrupted' if code == 130 else 'ended by a signal'}; no half-written output is left", code)
 
     return run
 

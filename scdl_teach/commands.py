@@ -217,6 +217,8 @@ def free_to_write(source, target, save=None, force=False):
     if not target.parent.is_dir():
         raise ValueError(f"the folder {target.parent} does not exist; make it first: mkdir -p {target.parent}")
     probe(target.parent)
+    if save and save.absolute() == target.absolute():
+        raise ValueError(f"--save {save} is the output itself; give the model a folder of its own")
     if save and (save / "model.json").exists() and not force:
         raise ValueError(f"{save} already holds a model; give --save another folder, or --force to replace it")
     if save:
@@ -230,22 +232,6 @@ def probe(folder):
             return folder
     except OSError as e:
         raise ValueError(f"nothing can be written into {folder} ({e.strerror}); choose another folder") from e
-
-
-def write(data, target):
-    """Under another name, then moved: an interrupted write leaves nothing, or the old file."""
-    new = target.with_name(target.name + ".part")
-    try:
-        if hasattr(data, "n_mod"):
-            import mudata
-
-            with mudata.set_options(pull_on_update=False):  # what the tables hold stays in the tables
-                data.write(new)
-        else:
-            data.write_h5ad(new)
-        os.replace(new, target)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def described(data):
@@ -424,16 +410,17 @@ def data_write(name, target, force):
     """One set as a file that other programs read."""
     about(name)
     free_to_write(None, target, force=force)
-    from . import datasets
+    from . import datasets, writing
 
     data = datasets.load(name)
     ending = ".h5mu" if hasattr(data, "n_mod") else ".h5ad" if hasattr(data, "obsm") else ".csv"
     if target.suffix.lower() != ending:
         raise ValueError(f"{name} is written as {ending}: call it {target.with_suffix(ending).name}")
     if ending == ".csv":
-        data.to_csv(target, index=False)
+        with writing.staging(target, force) as new:
+            data.to_csv(new, index=False)
     else:
-        write(data, target)
+        writing.write(data, target, force)
     typer.echo(f"{target}: {'; '.join(f'{k} {v}' for k, v in inside(data)[:1]) if ending != '.h5mu' else described(data)}")
 
 

@@ -6,31 +6,34 @@ import time
 
 import typer
 
-from .commands import described, find, free_to_write, nearest, pairs, plain, say, value, version, write
+from .commands import described, find, free_to_write, nearest, pairs, plain, say, value, version
 
 
 def fit_file(key, source, target, *, where, settings, how, save, reference, force, progress):
-    """Check all that can be checked, train, then write everything or nothing."""
+    """Check all that can be checked, train, then write everything or nothing. The file comes first: torch is loaded for the rest."""
     where = pairs(where, "--where", "FIELD=PLACE, as --where x=layers/counts")
     settings = pairs(settings, "--set", "NAME=VALUE, as --set latent=16")
     possible(find(key), source)
     free_to_write(source, target, save, force)
+    from . import writing
     from .registry import get
 
+    data = writing.writable(read(source), source.name)
     cls = get(key)
+    one_of_its_tables(cls, data)
+    writing.room(target, writing.size_of(data, cls.writes.values()))
     model = cls(**values(cls, settings))
     there(how["device"])
-    base, data = built_on(cls, reference), read(source, cls)
+    base = built_on(cls, reference)
     say(f"scdl-teach {version()}: {cls.__name__}({model.extra_repr()}), seed {how['seed']}, {described(data)}")
     start = time.monotonic()
-    shown = progress_of(progress, model, how["epochs"], start)
-    learn(model, data, settings, **how, where=where, reference=base, progress=shown)
+    learn(model, data, settings, **how, where=where, reference=base, progress=progress_of(progress, model, how["epochs"], start))
     rounds = len(model.history_)
     say(f"fitted in {time.monotonic() - start:.1f} s ({rounds} epoch{'s' * (rounds != 1)})")
     if save:  # first, so that the training is not lost if the table cannot be written
         model.save(save)
         say(f"the model is in {save}; {cls.__name__}.load({str(save)!r}) reads it")
-    write(model.annotate(data), target)
+    writing.write(model.annotate(data), target, force)
     typer.echo(f"{target}: {', '.join(model.writes.values())}")
 
 
@@ -91,20 +94,23 @@ def built_on(cls, folder):
     return Estimator.load(folder)
 
 
-def read(source, cls):
-    """AnnData, or MuData for a system that reads several tables."""
+def read(source):
+    """AnnData, or MuData of several tables."""
     from . import datasets
 
     if source.suffix.lower() == ".h5mu" and source.is_file():
         return tables(source)
-    data = datasets.read(source)
-    if len(cls.tables) > 1:
+    return datasets.read(source)
+
+
+def one_of_its_tables(cls, data):
+    """Refuse one table where a system reads several."""
+    if len(cls.tables) > 1 and not hasattr(data, "n_mod"):
         names = ", ".join(f"'{t}': ..." for t in cls.tables)
         mend = f"write them into one file: mudata.MuData({{{names}}}).write('both.h5mu')"
         raise ValueError(
             f"{cls.__name__} reads {len(cls.tables)} tables ({', '.join(cls.tables)}) and an .h5ad holds one; {mend}"
         )
-    return data
 
 
 def tables(source):

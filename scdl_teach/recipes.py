@@ -3,21 +3,19 @@
 import ast
 import html
 import json
-import os
 import re
 import shutil
 import sys
 import time
-from contextlib import contextmanager
 from datetime import datetime
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from uuid import uuid4
 
 from .core.fields import DataError
 from .progress import write
+from .writing import room, size_of, staging, writable
 
 NEEDS_BATCH = ("batch",)  # recipes that make no sense without one
 STYLE = """
@@ -66,13 +64,8 @@ def copy(name, folder):
     source, target = notebook(name), Path(folder) / f"{name}.ipynb"
     if target.exists():
         raise DataError(f"{target} is there already and is not overwritten; give another folder, or move it away")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, part)
-        os.replace(part, target)
-    except OSError as e:
-        raise DataError(f"{target} cannot be written ({e.strerror}); give another folder") from e
+    with staging(target) as new:
+        shutil.copyfile(source, new)
     return target
 
 
@@ -142,9 +135,10 @@ def run(name, source, out, parameters={}, where={}, say=write):  # noqa: B006
     ready()
     free(out)
     say(f"reading {source.name}")
-    facts = check(name, source, values)
+    facts = check(name, source, values, out)
     say(f"found {facts['cells']} cells x {facts['genes']} genes, counts in {facts['counts from']}")
     with staging(out) as new:
+        new.mkdir()
         book = execute(path, values | {"source": str(source), "out": str(new)}, say, start)
         made = publish(book, name, source, new, out, time.monotonic() - start)
         say(f"writing {out}")
@@ -167,43 +161,22 @@ def free(out):
         raise DataError(f"{out} is a file, where a folder to write to is needed; give another name: -o FOLDER")
 
 
-def check(name, source, values):
-    """Everything that can be known before a notebook starts; the facts of the data."""
+def check(name, source, values, out):
+    """Everything that can be known before a notebook starts; the facts of the data. The file first: torch is loaded for the rest."""
     from . import intake
 
-    system, can = values.get("system"), intake.systems(name) if name in intake.TASKS else None
-    if system and can is not None and system not in can:
-        raise DataError(f"the recipe {name!r} cannot run the system {system!r}; it runs {', '.join(can)}: --system {can[0]}")
     if name in NEEDS_BATCH and not values["batch"]:
         raise DataError(f"the recipe {name!r} needs the column of obs that tells the batches: --where batch=obs/COLUMN")
     adata, _, facts = intake.load(source, values["where"], values.get("batch", ""), values.get("label", ""))
     intake.places(adata, values.get("genes", []))
+    writable(adata, source.name)
+    chosen = adata.n_obs * min(adata.n_vars, values.get("n_genes", adata.n_vars))
+    room(out, size_of(adata) + 12 * chosen)  # the table, and one of the chosen genes with what was made of them
+    system, can = values.get("system"), intake.systems(name) if name in intake.TASKS else None
+    if system and can is not None and system not in can:
+        raise DataError(f"the recipe {name!r} cannot run the system {system!r}; it runs {', '.join(can)}: --system {can[0]}")
     intake.has_all(adata, system, values)
     return facts
-
-
-@contextmanager
-def staging(out):
-    """A hidden folder beside ``out`` that takes its place at the end, and is removed if there is an error or Ctrl-C."""
-    home = next(p for p in out.parents if p.exists())
-    new = home / f".{out.name}-{uuid4().hex[:8]}"
-    try:
-        new.mkdir()
-    except OSError as e:
-        raise DataError(f"{out} cannot be written ({e.strerror}); give a folder where you may write: -o FOLDER") from e
-    try:
-        yield new
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            if out.exists():
-                out.rmdir()  # it is empty, or this fails
-            os.replace(new, out)
-        except OSError as e:
-            raise DataError(
-                f"{out} could not be written ({e.strerror}), so nothing was kept; give another folder: -o FOLDER"
-            ) from e
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def execute(path, values, say, start):

@@ -1,7 +1,6 @@
 """What a recipe does last: judge on the user's own cells, draw, and say it in plain words."""
 
 import io
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,6 +12,7 @@ from . import metrics, plot
 from .core.fields import Counts
 from .nn.neighbours import knn
 from .registry import catalogue, get
+from .writing import write
 
 LOG10 = ("late",)  # read counts and give log10(count + 1)
 WORDS = {1: "better than", 0: "about as well as", -1: "worse than"}
@@ -412,12 +412,4 @@ def merge(adata, cells, model):
 
 def save(adata, out, name):
     """``out/name``, complete or not at all; the path."""
-    target = Path(out) / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{name}.part")
-    try:
-        adata.write_h5ad(part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+    return write(adata, Path(out) / name, force=True)

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses and when, and how it ends."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_every_command_shows_examples(command):
 
 def test_top_help_and_version():
     done, text = call("--help")
-    assert done.exit_code == 0 and all(f" {code} " in text for code in (0, 1, 2, 130)) and "Exit codes" in text
+    assert done.exit_code == 0 and all(f" {code} " in text for code in (0, 1, 2, 130, 143)) and "Exit codes" in text
     assert call("--version")[1].startswith("scdl-teach 0.") and call("--version")[0].exit_code == 0
     assert call("lst")[0].exit_code == 2
 
@@ -200,12 +201,55 @@ def test_what_is_refused_before_anything_is_read(cells, planned, tmp_path, monke
         assert f"nothing can be written into {tmp_path} (Permission denied)" in fit("dca", cells, out)
     assert "needs FIELD=PLACE" in fit("dca", cells, out, "--where", "counts")
     assert "needs NAME=VALUE" in fit("dca", cells, out, "--set", "latent")
+    assert "is the output itself" in fit("dca", cells, out, "--save", out)
+    assert names(tmp_path) == ["in.h5ad", "link.h5ad"]
+
+
+def test_what_is_refused_before_the_training(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "learn", lambda *_, **__: pytest.fail("the training began"))
+    out = tmp_path / "out.h5ad"
+    fit = lambda key, source, target, *more: refused("fit", key, source, target, *more)
+    with monkeypatch.context() as patch:
+        free = shutil.disk_usage(tmp_path)._replace(free=1000)
+        patch.setattr(shutil, "disk_usage", lambda place: free)
+        assert "make room, or give a place on another disk" in fit("dca", cells, out)
+        assert "make room, or give a place on another disk" in refused("data", "write", "two_sources", out)
     assert "it has likelihood=nb-conddisp, hidden=64" in fit("dca", cells, out, "--set", "latnt=3")
     assert "needs a whole number, as latent=32, not 'abc'" in fit("dca", cells, out, "--set", "latent=abc")
     assert "needs a whole number" in fit("dca", cells, out, "--set", "latent=true")
     assert "needs true or false" in fit("scvi", cells, out, "--set", "encode_batch=1")
     assert "there is no mps device" in fit("dca", cells, out, "--device", "mps")
-    assert names(tmp_path) == ["in.h5ad", "link.h5ad"]
+    assert names(tmp_path) == ["in.h5ad"]
+
+
+QUICK = """
+import sys
+from scdl_teach.__main__ import app
+try:
+    app(sys.argv[1:])
+except SystemExit as e:
+    sys.stdout.write(f"{e.code} {sorted({'torch', 'scanpy', 'sklearn', 'numba', 'matplotlib'} & set(sys.modules))}")
+"""
+
+
+@pytest.mark.parametrize("what", [["fit", "dca"], ["recipe", "run", "imputation"]], ids=["fit", "recipe"])
+@pytest.mark.parametrize("kind", ["text", "cut"])
+def test_a_bad_file_is_refused_before_torch_is_loaded(cells, tmp_path, what, kind):
+    bad, out = tmp_path / "bad.h5ad", tmp_path / "out.h5ad"
+    bad.write_bytes(cells.read_bytes()[:5000] if kind == "cut" else b"a,b\n1,2\n")
+    to = [str(out)] if what[0] == "fit" else ["-o", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", QUICK, *what, str(bad), *to], capture_output=True, text=True)
+    assert done.stdout == "2 []" and "bad.h5ad" in done.stderr, done.stderr
+
+
+def test_a_table_that_cannot_be_written_is_known_before_the_training(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "learn", lambda *_, **__: pytest.fail("the training began"))
+    a = anndata.read_h5ad(cells)
+    a.uns["mine"] = object()
+    monkeypatch.setattr(datasets, "read", lambda path: a)
+    assert "in.h5ad can be read, but no result could be written with it: uns['mine']" in refused(
+        "fit", "dca", cells, tmp_path / "out.h5ad"
+    )
 
 
 @pytest.mark.parametrize("name", ["table.csv", "text.h5ad", "cut.h5ad"])
@@ -261,19 +305,26 @@ def test_interrupted_while_writing(cells, tmp_path, monkeypatch):
     assert names(tmp_path) == ["in.h5ad"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_and_the_log_of_a_real_run(cells, tmp_path):
+def hear():
+    """In the child: signals as a terminal gives them; a background job of a script is started to ignore Ctrl-C."""
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals for one process")
+@pytest.mark.parametrize("sent,code,word", [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "ended by a signal")])
+def test_ctrl_c_and_the_log_of_a_real_run(cells, tmp_path, sent, code, word):
     log, out = tmp_path / "log.txt", tmp_path / "out.h5ad"
     how = ["--where", "x=layers/umi", "--set", "epochs=100000"]
     command = [sys.executable, "-m", "scdl_teach", "fit", "dca", str(cells), str(out), *how]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear) as run:
         seen = [run.stderr.readline(), run.stderr.readline()]
-        run.send_signal(signal.SIGINT)
+        run.send_signal(getattr(signal, sent))
         stdout, rest = run.communicate(timeout=60)
     log.write_text("".join(seen) + rest)
-    assert run.returncode == 130 and stdout == ""
+    assert run.returncode == code and stdout == ""
     assert "epochs=100000" in seen[0] and seen[1].split()[0] == "1/100000" and "loss=" in seen[1]
-    assert rest.strip() == "scdl-teach: interrupted; no half-written output is left"
+    assert rest.strip() == f"scdl-teach: {word}; no half-written output is left"
     assert names(tmp_path) == ["in.h5ad", "log.txt"]
 
 

@@ -1,8 +1,10 @@
 """Files on demand: continued, checked, kept whole or not at all; every failure is one sentence."""
 
+import contextlib
 import hashlib
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,11 +21,14 @@ def server():
     """A server on this machine that knows ranges, counts what it is asked and can break off or lie."""
 
     class Answer(BaseHTTPRequestHandler):
-        asked, stop_after, lie = [], None, False
+        asked, stop_after, lie, pause, reply = [], None, False, 0.0, None
 
         def do_GET(self):
             start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
             Answer.asked.append(start)
+            if Answer.reply:
+                return Answer.reply(self, start)
+            time.sleep(Answer.pause)
             body = (b"x" * len(CONTENT) if Answer.lie else CONTENT)[start:]
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
@@ -49,12 +54,16 @@ def one_file(tmp_path, monkeypatch, server):
     return table
 
 
+def names(folder):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
+
+
 def test_downloads_once_and_says_how_far_it_is(one_file, server, tmp_path):
     seen = []
     path = download.fetch("a.bin", progress=lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == CONTENT and seen[-1] == (len(CONTENT), len(CONTENT)) and len(seen) > 3
     assert download.fetch("a.bin") == path and server[1].asked == [0]
-    assert [p.name for p in path.parent.iterdir()] == ["a.bin"]
+    assert names(path.parent) == ["a.bin"]
 
 
 def test_a_corrupt_cache_is_fetched_again(one_file, server):
@@ -76,7 +85,104 @@ def test_other_bytes_are_not_kept(one_file, server, tmp_path):
     server[1].lie = True
     with pytest.raises(DataError, match=r"is not the published a.bin \(its sha256 differs\), so nothing was kept"):
         download.fetch("a.bin")
-    assert not list((tmp_path / "cache").iterdir())
+    assert names(tmp_path / "cache") == []
+
+
+def test_two_downloads_at_once_ask_once(one_file, server):
+    server[1].pause, done = 0.3, []
+    runs = [threading.Thread(target=lambda: done.append(download.fetch("a.bin").read_bytes() == CONTENT)) for _ in range(4)]
+    [r.start() for r in runs], [r.join() for r in runs]
+    assert done == [True] * 4 and server[1].asked == [0]
+
+
+@pytest.mark.parametrize("other", ["page", "wrong range", "page as a range", "endless"])
+def test_a_bad_answer_leaves_a_good_part(one_file, server, tmp_path, other):
+    """A page of a portal, of the right status or not, an endless answer: the bytes that are there stay, and are gone on with."""
+    part = tmp_path / "cache" / "a.bin.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[:200_000])
+
+    def reply(self, start):
+        self.send_response(206 if start and "range" in other else 200)
+        if other == "wrong range":
+            self.send_header("Content-Range", f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}")
+        if other.startswith("page"):
+            self.send_header("Content-Length", "9000")
+        self.end_headers()
+        sent = 0
+        while sent < (3 * len(CONTENT) if other in ("endless", "wrong range") else 9000):
+            sent += self.wfile.write(b"<p>log in</p>" * 500)
+
+    server[1].reply = reply
+    with pytest.raises(DataError, match="could not be downloaded|is not the published a.bin"):
+        download.fetch("a.bin")
+    assert part.read_bytes() == CONTENT[:200_000]
+    server[1].reply = None
+    assert download.fetch("a.bin").read_bytes() == CONTENT and names(part.parent) == ["a.bin"]
+
+
+def test_an_endless_answer_is_cut_at_the_published_size(one_file, server, tmp_path):
+    seen = []
+
+    def reply(self, start):
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the reader has closed
+            while True:
+                self.wfile.write(b"x" * 65536)
+
+    server[1].reply = reply
+    with pytest.raises(DataError, match="is not the published a.bin"):
+        download.fetch("a.bin", progress=lambda done, total: seen.append(done))
+    assert seen[-1] == len(CONTENT) and names(tmp_path / "cache") == []
+
+
+def test_a_bad_part_is_overcome(one_file, server, tmp_path):
+    part = tmp_path / "cache" / "a.bin.part"
+    part.parent.mkdir()
+    part.write_bytes(b"?" * 1000)
+    assert download.fetch("a.bin").read_bytes() == CONTENT and server[1].asked == [1000, 0]
+
+
+def test_a_link_is_not_written_through(one_file, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "mine").write_bytes(CONTENT[:7])
+    for end in ("part", "new"):
+        (tmp_path / "cache" / f"a.bin.{end}").symlink_to(tmp_path / "mine")
+    assert download.fetch("a.bin").read_bytes() == CONTENT and (tmp_path / "mine").read_bytes() == CONTENT[:7]
+    assert names(tmp_path / "cache") == ["a.bin"] and not (tmp_path / "cache" / "a.bin").is_symlink()
+
+
+def test_a_wrong_file_stays_until_the_right_one_is_there(one_file, server):
+    path = download.fetch("a.bin")
+    path.write_bytes(b"mended by hand")
+    server[1].lie = True
+    with pytest.raises(DataError, match="is not the published"):
+        download.fetch("a.bin")
+    assert path.read_bytes() == b"mended by hand"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"odd\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort",
+    ],
+)
+def test_no_http_is_one_sentence(one_file, server, sent):
+    """BadStatusLine, IncompleteRead, too many headers: kinds that are no OSError."""
+    server[1].reply = lambda self, start: self.wfile.write(sent)
+    with pytest.raises(DataError, match="a.bin \\(0.5 MB\\) could not be downloaded"):
+        download.fetch("a.bin")
+
+
+def test_a_cache_that_cannot_be_made_is_one_sentence(one_file, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SCDL_TEACH_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(DataError, match=r"could not be downloaded \(.*Not a directory"):
+        download.fetch("a.bin")
 
 
 def test_no_network_is_one_sentence(one_file, monkeypatch):

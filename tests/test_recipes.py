@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -216,7 +217,7 @@ def test_broken_files_end_in_one_sentence(kind, tmp_path):
 def test_broken_files_are_broken_in_that_way_alone(tmp_path):
     """The same table, whole, is accepted."""
     broken("", table(), tmp_path / "my.h5ad")
-    facts = recipes.check("batch", tmp_path / "my.h5ad", recipes.settings(recipes.notebook("batch"), {}, {}))
+    facts = recipes.check("batch", tmp_path / "my.h5ad", recipes.settings(recipes.notebook("batch"), {}, {}), tmp_path / "out")
     assert facts["cells"] == "60" and facts["counts from"] == "X" and facts["batches"] == "obs['batch']: one (30), two (30)"
 
 
@@ -260,21 +261,32 @@ def test_folders_that_cannot_be_written(tmp_path):
         with pytest.raises(DataError, match=said):
             recipes.run("imputation", tmp_path / "my.h5ad", tmp_path / out)
     assert sorted(os.listdir(tmp_path)) == there and (tmp_path / "full" / "thesis.txt").read_text() == "all of it"
-    with (
-        pytest.raises(DataError, match="could not be written .*, so nothing was kept"),
-        recipes.staging(tmp_path / "late") as new,
-    ):
-        (new / "result").write_text("")
-        (tmp_path / "late").mkdir()
-        (tmp_path / "late" / "other").write_text("came in between")
-    assert sorted(os.listdir(tmp_path)) == sorted([*there, "late"]) and os.listdir(tmp_path / "late") == ["other"]
 
 
-def test_an_empty_folder_is_filled(tmp_path):
-    (tmp_path / "out").mkdir()
-    with recipes.staging(tmp_path / "out") as new:
-        (new / "result").write_text("here")
-    assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out" / "result").read_text() == "here"
+def test_a_result_that_cannot_be_moved_is_kept(tmp_path, monkeypatch):
+    """The notebook is done, and the folder has been filled by another."""
+    table().write_h5ad(tmp_path / "my.h5ad")
+    monkeypatch.setattr(recipes, "execute", lambda path, values, *_: (Path(values["out"]) / "result").write_text("done"))
+
+    def publish(book, name, source, new, out, seconds):
+        out.mkdir()
+        (out / "other").write_text("came in between")
+        return {"report": out}
+
+    monkeypatch.setattr(recipes, "publish", publish)
+    with pytest.raises(DataError, match="out could not be written .*what was made is kept: move .*out to another place") as e:
+        recipes.run("imputation", tmp_path / "my.h5ad", tmp_path / "out")
+    kept = str(e.value).split("kept: move ")[1].split(" to another")[0]
+    assert (Path(kept) / "result").read_text() == "done" and os.listdir(tmp_path / "out") == ["other"]
+
+
+def test_a_full_disk_is_known_before_the_notebook(tmp_path, monkeypatch):
+    table().write_h5ad(tmp_path / "my.h5ad")
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
+    with pytest.raises(DataError, match="make room, or give a place on another disk"):
+        recipes.run("imputation", tmp_path / "my.h5ad", tmp_path / "out", say=never)
+    assert os.listdir(tmp_path) == ["my.h5ad"]
 
 
 @pytest.mark.parametrize("at", ["set up", "writing"])
