@@ -237,9 +237,9 @@ def write(data, target):
     new = target.with_name(target.name + ".part")
     try:
         if hasattr(data, "n_mod"):
-            import mudata
+            from .arrays import tables_apart
 
-            with mudata.set_options(pull_on_update=False):  # what the tables hold stays in the tables
+            with tables_apart():  # what the tables hold stays in the tables
                 data.write(new)
         else:
             data.write_h5ad(new)

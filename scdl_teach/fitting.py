@@ -98,8 +98,10 @@ def read(source, cls):
     if source.suffix.lower() == ".h5mu" and source.is_file():
         import mudata
 
+        from .arrays import tables_apart
+
         try:
-            with mudata.set_options(pull_on_update=False):
+            with tables_apart():
                 return mudata.read_h5mu(source)
         except Exception as e:  # h5py and mudata raise many kinds for a damaged file
             raise ValueError(f"{source.name} cannot be read as .h5mu ({first_line(e)})") from e
