@@ -19,6 +19,7 @@ from scdl_teach import commands, datasets, download, fitting, simulate
 from scdl_teach.arrays import tables_apart
 from scdl_teach.core.fields import DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:anndata")  # which Python itself keeps from users
 runner = CliRunner()
 ALL = [["list"], ["show"], ["fit"], ["lesson"], ["tour"], ["doctor"], ["data"], ["recipe"]]
 ALL += [["data", c] for c in ("list", "show", "fetch", "write")] + [["recipe", c] for c in ("list", "copy", "run")]
