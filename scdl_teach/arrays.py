@@ -98,3 +98,11 @@ def whole(block):
     """Are the stored values of these rows counts: whole and not negative?"""
     stored = stored_of(block)
     return stored.dtype.kind in "biuf" and stored.size > 0 and bool((stored >= 0).all() and (stored % 1 == 0).all())
+
+
+def tables_apart():
+    """A context in which MuData leaves in its tables what they hold; the option has another name in newer mudata."""
+    import mudata
+
+    options = getattr(mudata, "set_options", None) or mudata.settings.override
+    return options(pull_on_update=False)

@@ -373,7 +373,8 @@ def inside(a):
     if not hasattr(a, "obsm"):
         return [("shape", f"{a.shape[0]} rows x {a.shape[1]} columns"), ("columns", ", ".join(map(str, a.columns)))]
     kind = type(a.X).__name__
-    slots = [(s, ", ".join(map(str, getattr(a, s).keys()))) for s in ("obs", "var", "layers", "obsm", "obsp", "varm", "uns")]
+    slots = ("obs", "var", "layers", "obsm", "obsp", "varm", "uns")
+    slots = [(s, ", ".join(str(k) for k in getattr(a, s) if k is not None)) for s in slots]  # newer AnnData names X None
     return [("shape", f"{a.n_obs} rows x {a.n_vars} columns, {kind}"), *((s, keys) for s, keys in slots if keys)]
 
 

@@ -21,6 +21,23 @@ from . import commands
 OK, HINT, BROKEN = "ok", "hint", "broken"
 NAME = "scdl-teach"
 WINDOWS = os.name == "nt"
+PYTHONS = ("3.11", "3.12", "3.13")
+# what the tests passed with: the version of constraints.txt, and the newest at the end of November 2026
+TESTED = {
+    "torch": ("2.13.0",),
+    "anndata": ("0.12.19", "0.13.4"),
+    "h5py": ("3.16.0",),
+    "lightning-fabric": ("2.6.6",),
+    "matplotlib": ("3.11.2",),
+    "mudata": ("0.3.10", "0.4.1"),
+    "numpy": ("2.4.6", "2.5.5"),
+    "pandas": ("2.3.3", "3.1.1"),
+    "scanpy": ("1.11.5", "1.12.4"),
+    "scikit-learn": ("1.9.1",),
+    "scipy": ("1.17.1", "1.18.1"),
+    "zarr": ("3.1.6", "3.4.2"),
+}
+MALICIOUS = {"lightning-fabric": ("2.6.2", "2.6.3")}  # the releases of these numbers of its sister package lightning
 
 
 def pip(what):
@@ -76,16 +93,41 @@ def python():
     here = platform.python_version()
     if not SpecifierSet(needs).contains(here, prereleases=True):
         return BROKEN, f"{here}, wanted {needs}", f"make a new environment with Python {needs}, and install there"
+    if tuple(map(int, here.split(".")[:2])) > tuple(map(int, PYTHONS[-1].split("."))):
+        found = f"{here} is newer than the Pythons that were tested ({', '.join(PYTHONS)}): it may work"
+        return HINT, found, f"if something fails, make a new environment with Python {PYTHONS[-1]}"
     return OK, f"{here} ({sys.executable})", ""
 
 
 def packages():
+    for name, numbers in MALICIOUS.items():
+        if installed(name) in numbers:
+            found = f"{name} {installed(name)}: this is the number of a malicious release (of its sister package); use another"
+            return BROKEN, found, pip(f'--upgrade "{name}!={",!=".join(numbers)}"')
     wanted = requirements()[""]
     said, words = unmet(wanted)
     if said:
         return BROKEN, "; ".join(said), pip(f"--upgrade {words}")
     shown = ", ".join(f"{n} {installed(n)}" for n in ("torch", "scanpy", "anndata", "numpy"))
     return OK, f"all {len(wanted)} as wanted: {shown}", ""
+
+
+def generation(version):
+    """The part of a version that changes when meanings do: the first number, of 0.x the first two."""
+    numbers = version.split(".")
+    return numbers[: 2 if numbers[0] == "0" else 1]
+
+
+def tested():
+    """Are the packages of the major versions that the tests passed with?"""
+    has = {n: installed(n) for n in TESTED}
+    known = {n: " and ".join(versions) for n, versions in TESTED.items()}
+    odd = [n for n, v in has.items() if v and generation(v) not in map(generation, TESTED[n])]
+    if not odd:
+        return OK, f"tested with Python {', '.join(PYTHONS)}; {', '.join(f'{n} {v}' for n, v in known.items())}", ""
+    said = ", ".join(f"{n} {has[n]} (tested with {known[n]})" for n in odd)
+    found = f"of another major version than was tested: {said}; if something fails, take the tested one"
+    return HINT, found, pip(" ".join(f'"{n}=={TESTED[n][0]}"' for n in odd))
 
 
 def extras():
@@ -237,6 +279,7 @@ def disk():
 CHECKS = {
     "Python": python,
     "packages": packages,
+    "versions": tested,
     "extras": extras,
     "device": device,
     "threads": threads,

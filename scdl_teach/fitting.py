@@ -118,13 +118,14 @@ def tables(source):
     import h5py
     import mudata
 
+    from .arrays import tables_apart
     from .core.fields import DataError
     from .foreign import self_contained
 
     try:
         with h5py.File(source, "r") as f:
             self_contained(f, source.name)
-        with mudata.set_options(pull_on_update=False):
+        with tables_apart():
             return mudata.read_h5mu(source)
     except DataError:
         raise

@@ -5,6 +5,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from .arrays import tables_apart
 from .core.fields import DataError
 from .download import fetch
 
@@ -91,7 +92,7 @@ def pbmc_cite():
 
 def scgem():
     """MuData of the same cells: "rna" (34 genes, log values) and "methylation" (27 sites, 0 or 1)."""
-    from mudata import MuData, set_options
+    from mudata import MuData
 
     tables = {}
     for name, kind in (("rna", "rna"), ("methylation", "dna")):
@@ -101,7 +102,7 @@ def scgem():
         stage = np.loadtxt(fetch(f"scgem_type_{kind}.txt")).astype(int)
         part.obs["cell_type"] = pd.Categorical([f"stage{s}" for s in stage])
         tables[name] = part
-    with set_options(pull_on_update=False):
+    with tables_apart():
         return MuData(tables)
 
 

@@ -133,10 +133,10 @@ def structure_kept(seen, aside, z, before, batch):
 def tied(batch, labels):
     """Cramér's V of batches and labels (0: independent, 1: one tells the other), and the labels of a single batch."""
     table = pd.crosstab(np.asarray(labels), np.asarray(batch))
-    expected = np.outer(table.sum(1), table.sum(0)) / table.to_numpy().sum()
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.to_numpy().sum()
     chi = ((table - expected) ** 2 / expected).to_numpy().sum()
     v = np.sqrt(chi / table.to_numpy().sum() / max(min(table.shape) - 1, 1))
-    return float(v), list(table.index[(table > 0).sum(1) == 1].astype(str))
+    return float(v), list(table.index[(table > 0).sum(axis=1) == 1].astype(str))
 
 
 def compare(a, b, floor):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import scipy.sparse as sp
 
+from .arrays import tables_apart
 from .core.fields import DataError, DataWarning
 
 AGE = 10  # seconds that a new hidden folder is left alone, so that its writer has time to lock it
@@ -129,9 +130,7 @@ def put(data, path):
     with anndata.settings.override(allow_write_nullable_strings=True):
         if not hasattr(data, "n_mod"):
             return data.write_h5ad(path)
-        import mudata
-
-        with mudata.set_options(pull_on_update=False):  # what the tables hold stays in the tables
+        with tables_apart():  # what the tables hold stays in the tables
             data.write(path)
 
 

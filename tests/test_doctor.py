@@ -66,9 +66,36 @@ def test_packages_missing_or_old(monkeypatch):
     assert doctor.packages()[0] == doctor.OK and doctor.extras() == (doctor.OK, "installed: lab, test", "")
 
 
-def test_python_too_old(monkeypatch):
+@pytest.mark.parametrize("number", ["2.6.2", "2.6.3"])
+def test_a_number_of_a_malicious_release_is_told_and_changed(monkeypatch, number):
+    monkeypatch.setattr(doctor, "installed", lambda name: number)
+    status, found, mend = doctor.packages()
+    assert status == doctor.BROKEN and f"lightning-fabric {number}" in found and "malicious" in found
+    assert mend.endswith('install --upgrade "lightning-fabric!=2.6.2,!=2.6.3"')
+
+
+def test_python_too_old_or_newer_than_tested(monkeypatch):
     monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.9.1")
     assert doctor.python()[0] == doctor.BROKEN
+    for here in ("3.14.2", "3.15.0a1", "4.0.0"):
+        monkeypatch.setattr(doctor.platform, "python_version", lambda here=here: here)
+        status, found, mend = doctor.python()
+        assert status == doctor.HINT and "newer" in found and found.startswith(here) and "3.13" in mend
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.13.9")
+    assert doctor.python()[0] == doctor.OK
+
+
+def test_packages_of_another_major_version(monkeypatch):
+    has = {n: versions[-1] for n, versions in doctor.TESTED.items()}
+    monkeypatch.setattr(doctor, "installed", has.get)
+    status, found, mend = doctor.tested()
+    assert status == doctor.OK and "pandas 2.3.3 and 3." in found and "3.13" in found and not mend
+    has |= {"pandas": "3.99.0", "torch": "2.99.0+cu130", "scanpy": "1.99"}
+    assert doctor.tested()[0] == doctor.OK
+    has |= {"pandas": "4.0.1", "anndata": "0.14.0", "zarr": None}
+    status, found, mend = doctor.tested()
+    assert status == doctor.HINT and "another major" in found and "pandas 4.0.1 (tested with 2.3.3 and 3" in found
+    assert mend.endswith('install "anndata==0.12.19" "pandas==2.3.3"') and "anndata 0.14.0" in found and "zarr" not in found
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scdl_teach import DataError, DataWarning, datasets, foreign, get, intake
+from scdl_teach.arrays import tables_apart
 
 
 def cells(n=60, genes=12, seed=0):
@@ -222,7 +223,7 @@ def test_other_kinds_are_named_with_a_line_that_works(tmp_path):
 
 def test_multi_omics_files_are_named_with_a_line_that_works(tmp_path):
     mudata = pytest.importorskip("mudata")
-    with mudata.set_options(pull_on_update=False):
+    with tables_apart():
         mudata.MuData({"rna": cells()}).write(tmp_path / "both.h5mu")
     said = refused(tmp_path / "both.h5mu")
     assert "both.h5mu is several tables (MuData), and one is needed: " in said
@@ -344,7 +345,7 @@ def test_tables_in_another_file_are_never_read(tmp_path):
     from scdl_teach import fitting
 
     mudata = pytest.importorskip("mudata")
-    with mudata.set_options(pull_on_update=False):
+    with tables_apart():
         mudata.MuData({"rna": cells(), "protein": cells()}).write(tmp_path / "both.h5mu")
     assert list(fitting.read(tmp_path / "both.h5mu", get("pca")).mod) == ["rna", "protein"]
     cells().write_h5ad(tmp_path / "other.h5ad")

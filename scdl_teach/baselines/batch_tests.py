@@ -236,7 +236,7 @@ class DESeq2(Estimator):
                 "DESeq2 is run by the package pydeseq2, which is not installed; pip install 'scdl-teach[classics]'"
             ) from e
         several = "batch" in units and units["batch"].nunique() > 1
-        if several and (pd.crosstab(units["batch"], units["condition"]) > 0).sum(1).max() < 2:
+        if several and (pd.crosstab(units["batch"], units["condition"]) > 0).sum(axis=1).max() < 2:
             raise DataError(
                 "the conditions are the batches, so that nobody can tell them apart; compare conditions that share a batch"
             )

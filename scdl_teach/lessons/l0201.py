@@ -41,7 +41,7 @@ def anatomy(adata):
     n, g = adata.shape
     places = {
         "X": (4.2, 2.4, 2.6, 2.2, f"X\ncounts\n{n} × {g}", plot.BLUE),
-        "layers": (4.2, 4.25, 2.6, 0.7, f"layers: {', '.join(adata.layers)}", plot.SKY),
+        "layers": (4.2, 4.25, 2.6, 0.7, f"layers: {', '.join(filter(None, adata.layers))}", plot.SKY),
         "obs": (1.5, 2.4, 1.9, 2.2, f"obs\nwhat is known\nof each cell\n{n} × {adata.obs.shape[1]}", plot.ORANGE),
         "var": (4.2, 0.55, 2.6, 0.9, f"var: facts of each gene\n{g} × {adata.var.shape[1]}", plot.GREEN),
         "obsm": (7.1, 2.4, 2.2, 2.2, f"obsm\nmany numbers\na cell:\n{', '.join(adata.obsm)}", plot.ORANGE),

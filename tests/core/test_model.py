@@ -13,6 +13,7 @@ from sklearn.base import clone
 from torch import nn
 
 from scdl_teach import datasets
+from scdl_teach.arrays import tables_apart
 from scdl_teach.core.fields import Binary, Category, Counts, DataError, Expression, Field, Mask
 from scdl_teach.core.model import Estimator, Model
 from scdl_teach.testing import check_model, failures, toy_for
@@ -233,7 +234,7 @@ def test_paired_tables_stay_paired():
 
 def test_mudata_stands_for_its_tables():
     r, a = toy_for(Pair)
-    with mudata.set_options(pull_on_update=False):
+    with tables_apart():
         both = mudata.MuData({"atac": a.copy(), "rna": r.copy()})  # named, so the order is no matter
     want = Pair().fit(r, a, **CPU).predict(r, a)["guess"]
     m = Pair().fit(both, **CPU)

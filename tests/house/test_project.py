@@ -42,6 +42,45 @@ def test_constraints_hold_every_dependency():
     assert not missing, missing
 
 
+def versions(name):
+    """``{package: version}`` of a requirements file; its names as an index knows them."""
+    lines = re.findall(r"^([\w.-]+)==([\w.+]+)", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[-_.]+", "-", n).lower(): version for n, version in lines}
+
+
+def test_hashed_requirements_are_the_constraints():
+    """Else: `python tools/hashes.py`. Every line has sums, nothing names an index or a place."""
+    text = (ROOT / "requirements-hashed.txt").read_text(encoding="utf-8")
+    assert versions("requirements-hashed.txt") == versions("constraints.txt")
+    entries = re.split(r"^(?=\w)", text, flags=re.M)[1:]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}$", e, re.M) for e in entries) and len(entries) > 200
+    options = set(re.findall(r"^-[^\n]*", text, re.M))
+    assert options == {"--only-binary :all:"} and "://" not in text and " @ " not in text
+
+
+def test_every_excluded_or_pinned_version_is_one():
+    """constraints.txt meets what pyproject.toml asks for; doctor and README name the versions of constraints.txt."""
+    from packaging.requirements import Requirement
+
+    from scdl_teach import doctor
+
+    pinned, readme = versions("constraints.txt"), (ROOT / "README.md").read_text(encoding="utf-8")
+    extras = PROJECT["optional-dependencies"]
+    texts = PROJECT["dependencies"] + [r for name, group in extras.items() if name != "all" for r in group]
+    for wanted in map(Requirement, texts):
+        assert wanted.specifier.contains(pinned[wanted.name]), wanted
+        assert not any(wanted.specifier.contains(n) for n in doctor.MALICIOUS.get(wanted.name, ())), wanted
+    assert {name: known[0] for name, known in doctor.TESTED.items()} == {name: pinned[name] for name in doctor.TESTED}
+    for name, known in doctor.TESTED.items():
+        assert f"| {name} | {known[0]} | {known[-1]} |" in readme, name
+    assert f"Python {', '.join(doctor.PYTHONS[:-1])} and {doctor.PYTHONS[-1]}" in readme
+
+
+def test_actions_are_named_by_commit():
+    used = [u for p in ROOT.glob(".github/workflows/*.yml") for u in re.findall(r"uses: *(\S+)", p.read_text(encoding="utf-8"))]
+    assert len(used) > 8 and all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", u) for u in used), used
+
+
 def test_wheel(tmp_path):
     """Built, installed outside the checkout, it has its catalogue, its data and its lessons' judges."""
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
