@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 APART = {"core", "storage", "validation", "progress", "arrays", "download"}  # answered for by the numbers of the engine
-APART |= {"testing", "toys", "lessons", "plot", "diagram", "notebook", "cli", "registry"}  # computes no result
+APART |= {"testing", "claims", "toys", "lessons", "plot", "diagram", "notebook", "cli", "registry"}  # computes no result
 MARKS = {"claims", "comparison"}  # bars and words; the rows hold them beside the numbers
 SKIPPED = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}  # in some Pythons only, or without meaning here
 
