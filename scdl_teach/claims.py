@@ -41,12 +41,14 @@ def shortened(paper, share):
 
 def counted(model):
     """A list that grows by one with every batch that the model is trained on, whatever number of losses look at it."""
-    steps, seen = [], [None]
+    steps, seen = [], [None, set()]
 
     def count(module, given):
-        if given[1] is not seen[0]:
-            seen[0] = given[1]
-            steps.append(given[0])
+        loss, batch = given
+        if batch is not seen[0] or loss in seen[1]:
+            seen[:] = batch, set()
+            steps.append(loss)
+        seen[1].add(loss)
 
     model.register_forward_pre_hook(count)
     return steps
