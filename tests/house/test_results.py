@@ -29,7 +29,9 @@ def test_results_are_of_this_code(rows):
     """Every claim and every method of a comparison has its rows on seeds 0-4, of the code as it is now."""
     wrong = {how: sorted({f"{j.who} ({j.table.stem})" for j, h in rows if h == how}) for how in ("missing", "stale")}
     mend = "run tools/study.py --verify, which stamps what gives the same numbers and runs the rest"
-    assert not wrong["missing"] and not wrong["stale"], f"rows missing of {wrong['missing']}, of other code {wrong['stale']}: {mend}"
+    assert not wrong["missing"] and not wrong["stale"], (
+        f"rows missing of {wrong['missing']}, of other code {wrong['stale']}: {mend}"
+    )
 
 
 def test_stale_rows_at_the_papers_budget_are_named():
@@ -53,14 +55,14 @@ def test_claims_hold_on_the_mean_of_the_seeds():
         assert (margin.min() <= 0) if claim.false else (margin.mean() > 0 and above), said
 
 
-CLAIMS = {
-    (key, f.what): f for (key, name), (module, _) in study.found_claims().items() for f in [study.function(module, name)]
-}
+CLAIMS = {(key, f.what): f for (key, name), (module, _) in study.found_claims().items() for f in [study.function(module, name)]}
 
 
 def half_way(found, better):
     """The bar by the rule: the best floor and half of the way to the worst deep result."""
-    floor, deep = (found["floor"].max(), found["deep"].min()) if better == "higher" else (found["floor"].min(), found["deep"].max())
+    floor, deep = (
+        (found["floor"].max(), found["deep"].min()) if better == "higher" else (found["floor"].min(), found["deep"].max())
+    )
     return floor + (deep - floor) / 2
 
 
@@ -103,7 +105,9 @@ def test_every_claim_is_explored():
 
 def test_a_row_without_its_module():
     row = pd.Series({"module": "imputation.nowhere", "class": "Nowhere"}, name="nowhere")
-    with pytest.raises(LookupError, match="imputation/nowhere.py holds no class Nowhere: write it, or set the status of 'nowhere'"):
+    with pytest.raises(
+        LookupError, match="imputation/nowhere.py holds no class Nowhere: write it, or set the status of 'nowhere'"
+    ):
         study.source_of(row)
 
 
@@ -122,7 +126,9 @@ BERMUDA = "scdl_teach/batch/bermuda.py", "tests/batch/test_bermuda.py"
 def tree(tmp_path):
     """A copy of the code that can be changed."""
     for part in ("scdl_teach", "tests"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.h5ad", "recorded"))
+        shutil.copytree(
+            ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.h5ad", "recorded")
+        )
     return tmp_path
 
 
@@ -154,7 +160,7 @@ def test_halving_a_loss_makes_stale_what_uses_it(tree):
 def test_words_and_line_breaks_make_nothing_stale(tree):
     before = of(tree)
     edit(tree / "scdl_teach/nn/losses.py", ("def rbf_mmd(", "# a word\n\n\ndef rbf_mmd("))
-    edit(tree / BERMUDA[0], ('"""', '"""Other words. '))
+    edit(tree / BERMUDA[0], ("**Idea** ", "**Idea** Other words. "))
     edit(tree / BERMUDA[1], ("bar=0.6", "bar=0.61"), ("def judge(z, a, k=30):", "def judge(\n    z,\n    a,\n    k=30,\n):"))
     edit(tree / "scdl_teach/core/engine.py", ("import random\n", "import random\n\nEPOCHS = 3\n"))
     assert of(tree) == before
