@@ -74,7 +74,7 @@ def measured(key):
         lines += [f"**Measured** {what}; {rows['better'].iloc[0]} is better. Mean and range over the seeds:", ""]
         lines += ["| budget | " + " | ".join(ends) + " | bar, set on other seeds | passed |", "|---" * (len(ends) + 3) + "|"]
         for budget, found in rows.groupby("budget", sort=False):
-            bar, passed = found["bar"].iloc[0], f"{(found['holds'] == True).sum()} of {len(found)}"  # noqa: E712: may be empty
+            bar, passed = found["bar"].iloc[0], f"{found['holds'].astype(float).sum():.0f} of {len(found)}"
             last = ["not yet", ""] if pd.isna(bar) else [f"{bar:g}", passed]
             lines += ["| " + " | ".join([BUDGETS.get(budget, budget), *(cell(found[e]) for e in ends), *last]) + " |"]
         lines += [""]
