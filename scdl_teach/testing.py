@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import clone
 
+from .claims import Maker, claims, comparison, holds, passes, plain  # noqa: F401
 from .core.data import tables_of
 from .core.fields import Binary, Category, Counts, DataError, Expression, Graph, Sequence
 from .core.model import Estimator, Model
@@ -428,43 +429,6 @@ def picture(a):
 
 def keys(a):
     return {f"{s}/{k}" for s in ("layers", "obs", "var", "obsm", "varm", "obsp", "uns") for k in getattr(a, s)}
-
-
-def claims(what, bar, better="higher", seen="", slow=False, false=False, key=None):
-    """Mark ``claim(seed) -> {"floor", "classical", "deep", "oracle"}``, the acceptance test of a system on known truth.
-
-    ``bar`` was frozen half-way between the best floor and the worst deep result of seeds 10-14 (``seen`` says what they
-    were) and is held against seeds 0-4; ``better`` is "higher" or "lower"; ``slow``: longer than eight seconds;
-    ``false``: the worst of five seeds is not better than the bar, which is asserted of the stored results; ``key``: where a module holds several systems.
-    """
-
-    def mark(claim):
-        claim.what, claim.bar, claim.better = what, bar, better
-        claim.seen, claim.slow, claim.false, claim.key = seen, slow, false, key
-        return claim
-
-    return mark
-
-
-def comparison(table, methods):
-    """Mark ``compare(seed, method) -> {score: value}``: `make study` runs it for every method and writes ``book/results/<table>.csv``.
-
-    methods : keys of the catalogue, or other names (as "oracle"); the rows of a key go stale with that system's code
-    """
-
-    def mark(compare):
-        compare.table, compare.methods = table, tuple(methods)
-        return compare
-
-    return mark
-
-
-def holds(claim, seed=0):
-    """Run a claim and assert that its deep system passes the bar, unless the claim is known to be false; returns the numbers."""
-    found = claim(seed)
-    passed = found["deep"] > claim.bar if claim.better == "higher" else found["deep"] < claim.bar
-    assert passed or claim.false, f"{claim.what}: {found}, wanted {claim.better} than {claim.bar}"
-    return found
 
 
 def check_model(cls, preset=None, how=None, toy=None, only=None):

@@ -1,21 +1,23 @@
-"""Every claim and comparison on seeds 0-4, into ``book/results/``: ``python tools/study.py [--only scvi ...] [--seeds 0 1 2]``.
+"""Every claim and comparison on seeds 0-4, into ``book/results/``: ``python tools/study.py [--only scvi ...] [--budget paper]``.
 
 A claim is a function marked by ``testing.claims`` (its rows go to ``claims.csv``), a comparison one marked by
 ``testing.comparison`` (its rows go to the table it names). Two processes; resumable: what stands in a table for the code as it is
-now is not run again. A row holds the hash of the system's module and of its test, and a test fails when that is stale.
+now is not run again. A row holds the hash of the code that made it (``digest``) and that of the engine's numbers. ``--verify`` runs
+seed 0 of what is stale: where it finds the same numbers all rows are stamped anew, else they are run again. ``--explore`` runs
+seeds 10-14, from which bars are set, into ``explore.csv``.
 """
 
 import argparse
-import ast
 import hashlib
 import importlib
-import inspect
 import json
+import math
 import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -28,40 +30,59 @@ except ImportError:  # Windows: run one study at a time; memory is not measured
     fcntl = resource = None
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [p for p in (str(ROOT), str(ROOT / "tools")) if p not in sys.path]  # the tests of this checkout, and digest
+
+from digest import digest_of, find  # noqa: E402
+
 FOLDER = ROOT / "book/results"
-RESULTS = FOLDER / "claims.csv"
+RESULTS, EXPLORED = FOLDER / "claims.csv", FOLDER / "explore.csv"
+NUMBERS = ROOT / "tests/core/engine_numbers.json"
 ENDS = ["floor", "classical", "deep", "oracle"]
-COLUMNS = ["key", "claim", "seed", *ENDS, "more", "bar", "better", "holds", "seconds", "date", "versions", "code"]
-SEEDS = range(5)
+STAMPS = ["epochs", "steps", "seconds", "date", "versions", "code", "core"]
+COLUMNS = ["key", "claim", "budget", "seed", *ENDS, "more", "bar", "better", "holds", *STAMPS]
+TEXT = {c: str for c in ("budget", "code", "core")}  # a hash may look like a number
+BUDGETS = ("default", "paper", "all")
+SEEDS, EXPLORING = range(5), range(10, 15)
 
 
-def code_of(path):
-    """A module's code without comments and docstrings, so that words may be mended freely."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(getattr(body[0], "value", None), ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+@dataclass(frozen=True)
+class Job:
+    """One row: of a claim (``who`` is a key, ``what`` the words of the claim) or a comparison (a method, its table)."""
+
+    table: Path
+    who: str
+    what: str
+    module: str
+    name: str
+    code: str
+    budget: str = "default"
+    seed: int = 0
+
+    @property
+    def names(self):
+        """What names the row in its table."""
+        claim = {"key": self.who, "claim": self.what} if self.table in (RESULTS, EXPLORED) else {"method": self.who}
+        return claim | {"budget": self.budget, "seed": self.seed}
 
 
-def digest_of(*paths):
-    return hashlib.sha256("".join(map(code_of, paths)).encode()).hexdigest()[:12]
+def core_stamp():
+    """The hash of the engine's numbers, which a test holds against the engine."""
+    return hashlib.sha256(NUMBERS.read_text(encoding="utf-8").encode()).hexdigest()[:8]
 
 
 def source_of(row):
     """The file in which the class of a catalogue row is written; its module may only show it."""
-    return Path(inspect.getfile(getattr(importlib.import_module(f"scdl_teach.{row['module']}"), row["class"])))
+    path = (ROOT / "scdl_teach" / row["module"].replace(".", "/")).with_suffix(".py")
+    found = find(path.resolve(), row["class"]) if path.is_file() else None
+    if not found:
+        where = path.relative_to(ROOT).as_posix()
+        mend = f"write it, or set the status of {row.name!r} to planned in catalogue.csv"
+        raise LookupError(f"{where} holds no class {row['class']}: {mend}")
+    return found[0]
 
 
 def marked(word, only=()):
-    """(path, imported module, source) of every test file that holds ``@word(``, or of those that concern the keys ``only``."""
-    sys.path.insert(0, str(ROOT))
+    """(path, imported module) of every test file that holds ``@word(``, or of those that concern the keys ``only``."""
     for path in sorted(ROOT.glob("tests/*/**/test_*.py")):
         text = path.read_text(encoding="utf-8")
         stem = path.stem.removeprefix("test_")
@@ -71,7 +92,6 @@ def marked(word, only=()):
 
 def found_claims(only=()):
     """{(key, name): (module of the test, hash)} of every function marked by ``testing.claims`` in the tests."""
-    sys.path.insert(0, str(ROOT))
     from scdl_teach import catalogue
 
     rows, claims = catalogue(), {}
@@ -89,7 +109,6 @@ def found_claims(only=()):
 
 def found_comparisons(only=()):
     """{(table, method): (module of the test, name, hash)} of every method of every function marked by ``testing.comparison``."""
-    sys.path.insert(0, str(ROOT))
     from scdl_teach import catalogue
 
     rows, found = catalogue(), {}
@@ -104,38 +123,66 @@ def found_comparisons(only=()):
     return found
 
 
-def facts(start, digest):
+def function(module, name):
+    return getattr(importlib.import_module(module), name)
+
+
+def budgets_of(key, f):
+    """{"default" or "paper": the word of the column}; what has no published schedule has one row, ``-``."""
+    from scdl_teach import catalogue, get
+
+    rows = catalogue()
+    if key not in rows.index or rows.loc[key, "kind"] != "deep":
+        return {"default": "-"}
+    paper = {"paper": "paper" if f.share == 1 else f"paper:{f.share:g}"} if get(key).paper else {}
+    return {"default": "default"} | paper
+
+
+def jobs(budget="default", only=(), seeds=SEEDS, explore=False):
+    """All rows that should stand in the tables."""
+    every = [(EXPLORED if explore else RESULTS, k, m, n, d) for (k, n), (m, d) in found_claims(only).items()]
+    if not explore:
+        every += [(FOLDER / f"{t}.csv", k, m, n, d) for (t, k), (m, n, d) in found_comparisons(only).items()]
+    for table, who, module, name, digest in every:
+        f = function(module, name)
+        for kind, word in budgets_of(who, f).items():
+            fits = [s for s in seeds if kind == "default" or s % 5 < f.seeds]
+            if budget in (kind, "all"):
+                yield from (Job(table, who, getattr(f, "what", f.__name__), module, name, digest, word, s) for s in fits)
+
+
+def facts(start, job, make):
     versions = " ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "numpy", "scikit-learn"))
-    return {"seconds": round(time.process_time() - start, 1), "date": str(date.today()), "versions": versions, "code": digest}
+    seconds = {"seconds": round(time.process_time() - start, 1), "date": str(date.today())}
+    return make.trained() | seconds | {"versions": versions, "code": job.code, "core": core_stamp()}
 
 
-def run_claim(key, name, module, digest, seed):
-    """One row of the claims."""
-    sys.path.insert(0, str(ROOT))
-    f = getattr(importlib.import_module(module), name)
-    start = time.process_time()
-    found = {k: float(v) for k, v in f(seed).items()}
+def judged(f, deep, budget):
+    """The bar of a claim at a budget, and whether a result is better."""
+    from scdl_teach.claims import passes
+
+    bar = f.paper_bar if budget.startswith("paper") else f.bar
+    return {"bar": bar, "better": f.better, "holds": passes(f, deep, budget)}
+
+
+def run(job):
+    """One row of a table."""
+    from scdl_teach.claims import Maker
+
+    f, make, start = function(job.module, job.name), Maker(job.budget), time.process_time()
+    if "key" not in job.names:
+        before = peak()
+        scores = {k: round(float(v), 5) for k, v in f(job.seed, job.who, make).items()}
+        return job.names | scores | {"mb": round(peak() - before)} | facts(start, job, make)
+    found = {k: round(float(v), 5) for k, v in f(job.seed, make).items()}
     ends = {k: found.pop(k, None) for k in ENDS}
-    holds = ends["deep"] > f.bar if f.better == "higher" else ends["deep"] < f.bar
-    rounded = {k: None if v is None else round(v, 5) for k, v in ends.items()}
-    more = {
-        "more": json.dumps({k: round(v, 5) for k, v in found.items()}),
-        "bar": f.bar,
-        "better": f.better,
-        "holds": bool(holds),
-    }
-    return {"key": key, "claim": f.what, "seed": seed} | rounded | more | facts(start, digest)
+    return job.names | ends | {"more": json.dumps(found)} | judged(f, ends["deep"], job.budget) | facts(start, job, make)
 
 
-def run_comparison(table, method, module, name, digest, seed):
-    """One row of a comparison: scores, CPU seconds, and the memory above what stood before (MB)."""
-    sys.path.insert(0, str(ROOT))
-    f = getattr(importlib.import_module(module), name)
+def peak():
+    """The most memory that this process has held (MB)."""
     unit = 1024 if sys.platform == "linux" else 1024**2
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if resource else 0
-    before, start = peak(), time.process_time()
-    scores = {k: round(float(v), 5) for k, v in f(seed, method).items()}
-    return {"method": method, "seed": seed} | scores | {"mb": round(peak() - before)} | facts(start, digest)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if resource else 0
 
 
 @contextmanager
@@ -151,66 +198,132 @@ def locked(path):
 def read(path):
     import pandas as pd
 
-    return pd.read_csv(path).to_dict("records") if path.exists() else []
+    return pd.read_csv(path, dtype=TEXT, float_precision="round_trip").to_dict("records") if path.exists() else []
 
 
-def put(path, new, names, stale=lambda row: False):
-    """Write rows into a table, in place of those with the same names (as key and seed); drop what is stale."""
+def names_of(row):
+    """The name of a row as a tuple."""
+    return tuple(row[k] for k in ("key", "claim", "method", "budget", "seed") if k in row)
+
+
+def rewrite(path, change):
+    """Put ``change(rows)`` in place of the rows of a table."""
     import pandas as pd
 
-    same = {tuple(r[n] for n in names) for r in new}
     with locked(path):
-        rows = [r for r in read(path) if tuple(r[n] for n in names) not in same and not stale(r)] + new
-        table = pd.DataFrame(rows, columns=COLUMNS if path == RESULTS else None).sort_values(names)
+        table = pd.DataFrame(change(read(path)), columns=COLUMNS if path in (RESULTS, EXPLORED) else None)
+        table = table[[c for c in table if c not in STAMPS] + STAMPS]
+        counts = {c: "Int64" for c in ("epochs", "steps")}
         part = path.with_suffix(".part")
-        table.to_csv(part, index=False)
+        table.sort_values([c for c in ("key", "claim", "method", "budget", "seed") if c in table]).astype(counts).to_csv(
+            part, index=False
+        )
         os.replace(part, path)
 
 
-def jobs_of(claims, comparisons, seeds):
-    """(function, its arguments, table, columns that name a row) of all that is not done yet."""
-    done = {(r["key"], r["seed"], r["code"]) for r in read(RESULTS)}
-    for (key, name), (module, digest) in claims.items():
-        for seed in seeds:
-            if (key, seed, digest) not in done:
-                yield run_claim, (key, name, module, digest, seed), RESULTS, ["key", "seed"]
-    for (table, method), (module, name, digest) in comparisons.items():
-        path = FOLDER / f"{table}.csv"
-        done = {(r["method"], r["seed"], r["code"]) for r in read(path)}
-        for seed in seeds:
-            if (method, seed, digest) not in done:
-                yield run_comparison, (table, method, module, name, digest, seed), path, ["method", "seed"]
+def put(row, path):
+    """A row in place of the one with its name."""
+    rewrite(path, lambda rows: [r for r in rows if names_of(r) != names_of(row)] + [row])
+
+
+def state(every):
+    """[(job, "fresh", "stale" or "missing")] of rows that should stand in the tables."""
+    core, stored = core_stamp(), {}
+    for path in {j.table for j in every}:
+        stored |= {(path, names_of(r)): r for r in read(path)}
+    rows = [(j, stored.get((j.table, names_of(j.names)))) for j in every]
+    is_fresh = lambda j, r: (r["code"], r["core"]) == (j.code, core)
+    return [(j, "missing" if r is None else "fresh" if is_fresh(j, r) else "stale") for j, r in rows]
+
+
+def same(new, old, tolerance=1e-4):
+    """Do two rows hold the same numbers?"""
+    numbers = lambda r: (
+        {k: v for k, v in r.items() if isinstance(v, float) and k not in (*STAMPS, "bar")} | json.loads(r.get("more", "{}"))
+    )
+    a, b = numbers(new), numbers(old)
+    close = lambda x, y: (math.isnan(x) and math.isnan(y)) or abs(x - y) <= tolerance * max(1, abs(y))
+    return a.keys() == b.keys() and all(close(float(v), float(b[k])) for k, v in a.items())
+
+
+def stamp(job):
+    """All rows of a claim, or of a method in a comparison, are of the code as it is now."""
+    mine = lambda r: names_of(r)[:-2] == names_of(job.names)[:-2]
+    new = {"code": job.code, "core": core_stamp()}
+    rewrite(job.table, lambda rows: [r | new if mine(r) else r for r in rows])
+
+
+def done(todo, processes):
+    """(job, row) as they come; a row is None where the run failed, and the others go on."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(run, j): j for j in todo}
+        for future in as_completed(waiting):
+            job, error = waiting[future], future.exception()
+            if error:
+                print(f"FAILED {job.names}: {error!r}", flush=True)
+            yield job, None if error else future.result()
+
+
+def verify(every, processes):
+    """Run seed 0 of what is stale; the same numbers: stamp all its rows."""
+    first = [j for j, how in state(every) if how == "stale" and j.seed == 0 and not j.budget.startswith("paper")]
+    for job, row in done(first, processes):
+        old = next(r for r in read(job.table) if names_of(r) == names_of(job.names))
+        equal = row is not None and same(row, old)
+        if equal:
+            stamp(job)
+        print(f"{job.who} ({job.table.stem}): {'the same numbers' if equal else 'OTHER numbers'}", flush=True)
+
+
+def tidy(every):
+    """Claims that are no more go; bars that were frozen since are written beside the numbers."""
+    claims = {(j.who, j.what): function(j.module, j.name) for j in every if j.table == RESULTS}
+    known = lambda r: (r["key"], r["claim"]) in claims
+    again = lambda r: judged(claims[r["key"], r["claim"]], r["deep"], r["budget"])
+    rewrite(RESULTS, lambda rows: [r | again(r) for r in rows if known(r)])
+
+
+def asked():
+    """The words of the command line, each checked before anything runs."""
+    ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ask.add_argument("--only", nargs="*", default=[], help="keys of systems, or names of comparisons")
+    ask.add_argument("--seeds", nargs="*", type=int)
+    ask.add_argument("--budget", default="default", help="default, paper or all")
+    ask.add_argument("--verify", action="store_true", help="stamp stale rows whose seed 0 gives the same numbers")
+    ask.add_argument("--explore", action="store_true", help="seeds 10-14, from which bars are set")
+    ask.add_argument("--processes", type=int, default=2)
+    args = ask.parse_args()
+    if args.budget not in BUDGETS:
+        sys.exit(f"there is no budget {args.budget!r}: ask for {', '.join(BUDGETS[:-1])} or {BUDGETS[-1]}")
+    args.seeds = args.seeds or (EXPLORING if args.explore else SEEDS)
+    return args
 
 
 def main():
-    ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument("--only", nargs="*", default=[], help="keys of systems, or names of comparisons")
-    ask.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
-    ask.add_argument("--processes", type=int, default=2)
-    args = ask.parse_args()
+    args = asked()
     os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
-    claims, comparisons = found_claims(args.only), found_comparisons(args.only)
-    todo = list(jobs_of(claims, comparisons, args.seeds))
+    every = list(jobs(args.budget, args.only, args.seeds, args.explore))
+    if not every:
+        sys.exit(
+            f"nothing is called {' or '.join(args.only)}: give keys of built systems that have a claim, or names of comparisons"
+        )
+    if args.verify:
+        verify(list(jobs(args.budget, args.only)), args.processes)
+    wrong = {"missing"} if args.explore else {"missing", "stale"}  # bars were set from what was explored then
+    todo = [j for j, how in state(every) if how in wrong]
     failed = 0
-    print(f"{len(todo)} rows to run")
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(f, *a): (path, names, a) for f, a, path, names in todo}
-        for future in as_completed(waiting):
-            path, names, about = waiting[future]
-            if future.exception():  # the others go on
-                failed += 1
-                print(f"FAILED {about}: {future.exception()!r}", flush=True)
-                continue
-            row = future.result()
-            put(path, [row], names)
-            print(
-                "  ".join(f"{k} {v}" for k, v in row.items() if k not in ("claim", "more", "date", "versions", "code")),
-                flush=True,
-            )
-    if not args.only:  # what no longer has a claim goes
-        keys = {key for key, _ in claims}
-        put(RESULTS, [], ["key", "seed"], stale=lambda r: r["key"] not in keys)
-    return int(failed > 0)
+    print(f"{len(todo)} rows to run", flush=True)
+    for job, row in done(todo, args.processes):
+        failed += row is None
+        if row:
+            put(row, job.table)
+            print("  ".join(f"{k} {v}" for k, v in row.items() if k not in ("claim", "more", "versions")), flush=True)
+    if not args.only and not args.explore:
+        tidy(every)
+    paper = sorted({j.who for j, how in state(list(jobs("paper", args.only))) if how == "stale"})
+    if paper:
+        print(f"rows at the paper's budget are of other code: {' '.join(paper)}; run tools/study.py --budget paper")
+    return int(failed > 0 or bool(paper))
 
 
 if __name__ == "__main__":

@@ -127,11 +127,15 @@ def least_squares(a):
     seen="t test 0.89-0.95, regression with the batch 0.99-1.00, MAST 1.00",
     key="mast",
 )
-def mast_claim(seed):
+def mast_claim(seed, make):
     """Floor: t test without the batch. Classical: linear regression with it. ``alarms``: genes without difference below 0.05."""
     a = logged(cells(seed))
     differs, g1 = a.var["fold"] != 0, (a.obs["group"] == "g1").to_numpy()
-    p = {"floor": ttest_ind(a.X[g1], a.X[~g1]).pvalue, "classical": least_squares(a), "deep": MAST().fit(a, **QUIET).table()["p"]}
+    p = {
+        "floor": ttest_ind(a.X[g1], a.X[~g1]).pvalue,
+        "classical": least_squares(a),
+        "deep": make(MAST).fit(a, **QUIET).table()["p"],
+    }
     found = {k: roc_auc_score(differs, -np.nan_to_num(np.asarray(v), nan=1.0)) for k, v in p.items()} | {"oracle": 1.0}
     return found | {f"alarms_{k}": alarms(v, a) for k, v in p.items()}
 
@@ -210,13 +214,13 @@ def test_without_the_package_one_sentence(monkeypatch):
     seen="t test of cells 0.56-0.61, DESeq2 0.04-0.07",
     key="deseq2",
 )
-def deseq2_claim(seed):
+def deseq2_claim(seed, make):
     """Floor: a t test that takes every cell for a sample. Classical: regression of the samples' log sums on condition and batch.
 
     ``fold``: rank correlation of planted and found log fold changes; ``fold_classical``, and ``fold_blind`` without the batch.
     """
     a = cells(seed, n=640, samples=4, between=0.15, share=(0.75, 0.25), fold=0.8)
-    found = DESeq2().fit(a, **QUIET).table()
+    found = make(DESeq2).fit(a, **QUIET).table()
     x = a.X.toarray() if hasattr(a.X, "toarray") else np.asarray(a.X)
     units = a.obs.drop_duplicates("sample").set_index("sample")
     sums = np.stack([x[a.obs["sample"] == s].sum(0) for s in units.index])

@@ -292,9 +292,9 @@ def test_seed_draws_the_noise_only():
 
 
 # -- claims -----------------------------------------------------------------------------------------
-def fitted(cls, a, seed, **kw):
+def fitted(make, cls, a, seed, **kw):
     """What a method gives, as counts."""
-    made = next(iter(cls(**kw).fit(a, seed=seed, **QUIET).predict(a).values()))
+    made = next(iter(make(cls, **kw).fit(a, seed=seed, **QUIET).predict(a).values()))
     total = np.asarray(a.X.sum(1))
     return to_counts(made, cls.imputes["scale"], a, total.mean() if cls is SAVER else None)
 
@@ -305,17 +305,17 @@ def ends(a, error, deep):
     return {"floor": error(gene_mean(a)), "deep": error(deep), "oracle": 0.0} | more
 
 
-def on_means(cls, seed):
+def on_means(make, cls, seed):
     a = simulate.counts(seed=seed)
-    return ends(a, lambda v: truth_error(v, a.layers["truth"]), fitted(cls, a, seed))
+    return ends(a, lambda v: truth_error(v, a.layers["truth"]), fitted(make, cls, a, seed))
 
 
-def on_zeros(cls, seed):
+def on_zeros(make, cls, seed):
     """Zeros alone, which is all that such methods touch: log1p counts against those of the true means."""
     a = simulate.counts(seed=seed)
     at = a.X.toarray() == 0
     truth = np.log1p(a.layers["truth"][at])
-    return ends(a, lambda v: float(np.mean((np.log1p(v[at]) - truth) ** 2)), fitted(cls, a, seed))
+    return ends(a, lambda v: float(np.mean((np.log1p(v[at]) - truth) ** 2)), fitted(make, cls, a, seed))
 
 
 MEANS = "squared error of log expression against the true means"
@@ -323,15 +323,15 @@ ZEROS = "squared error of log1p counts against the true means, at the observed z
 
 
 @claims(MEANS, bar=0.103, better="lower", seen="gene mean 0.156-0.190, kNN smoothing 0.049-0.055, MAGIC 0.045-0.050", key="magic")
-def claim_magic(seed):
-    return on_means(MAGIC, seed)
+def claim_magic(seed, make):
+    return on_means(make, MAGIC, seed)
 
 
 @claims(
     MEANS, bar=0.103, better="lower", seen="gene mean 0.156-0.190, kNN smoothing 0.049-0.055, ENHANCE 0.045-0.050", key="enhance"
 )
-def claim_enhance(seed):
-    return on_means(ENHANCE, seed)
+def claim_enhance(seed, make):
+    return on_means(make, ENHANCE, seed)
 
 
 @claims(
@@ -341,7 +341,7 @@ def claim_enhance(seed):
     seen="raw counts 0.178-0.184, gene mean 0.208-0.226, low rank 0.136-0.149, SAVER 0.065-0.070",
     key="saver",
 )
-def claim_saver(seed):
+def claim_saver(seed, make):
     """The truth is each cell's own rate, its gamma variation included; the oracle knows mean and dispersion of every rate."""
     a, rng = simulate.counts(seed=seed), np.random.default_rng(seed)
     mean, theta = a.layers["truth"], a.var["theta"].to_numpy()
@@ -349,8 +349,8 @@ def claim_saver(seed):
     a = named(rng.poisson(rate))
     error = lambda v: float(np.mean((np.log1p(v) - np.log1p(rate)) ** 2))
     x = a.X.toarray()
-    null = fitted(SAVER, a, seed, ridge=())
-    found = ends(a, error, fitted(SAVER, a, seed))
+    null = fitted(make, SAVER, a, seed, ridge=())
+    found = ends(a, error, fitted(make, SAVER, a, seed))
     found["floor"] = min(found["floor"], found["raw"])
     return found | {"oracle": error(mean * (theta + x) / (theta + mean)), "null": error(null), "true_mean": error(mean)}
 
@@ -362,8 +362,8 @@ def claim_saver(seed):
     seen="gene mean 0.056-0.069, kNN smoothing 0.012-0.014, DrImpute 0.026-0.030",
     key="drimpute",
 )
-def claim_drimpute(seed):
-    return on_zeros(DrImpute, seed)
+def claim_drimpute(seed, make):
+    return on_zeros(make, DrImpute, seed)
 
 
 @claims(
@@ -374,8 +374,8 @@ def claim_drimpute(seed):
     key="lsimpute",
     false=True,
 )
-def claim_lsimpute(seed):
-    return on_zeros(LSImpute, seed)
+def claim_lsimpute(seed, make):
+    return on_zeros(make, LSImpute, seed)
 
 
 @claims(
@@ -386,8 +386,8 @@ def claim_lsimpute(seed):
     key="scimpute",
     false=True,
 )
-def claim_scimpute(seed):
-    return on_zeros(ScImpute, seed)
+def claim_scimpute(seed, make):
+    return on_zeros(make, ScImpute, seed)
 
 
 @pytest.mark.parametrize("which", [claim_magic, claim_enhance], ids=lambda c: c.key)

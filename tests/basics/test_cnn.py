@@ -197,8 +197,8 @@ def accuracies(a, seed, **nets):
     seen="largest type 0.31-0.38, CNN 0.99-1.00, logistic regression 1.00",
     slow=True,
 )
-def claim(seed):
-    return accuracies(simulate.counts(seed=seed), seed, deep=CNN(), random=CNN(layout="random")) | {"oracle": 1.0}
+def claim(seed, make):
+    return accuracies(simulate.counts(seed=seed), seed, deep=make(CNN), random=make(CNN, layout="random")) | {"oracle": 1.0}
 
 
 @pytest.mark.slow

@@ -127,8 +127,8 @@ def test_clipping_holds_after_every_step_and_spares_the_generator():
     false=True,
     key="gan",
 )
-def claim(seed):
-    model = GAN(latent=16, hidden=(64, 64), lr=1e-3, epochs=320, batch_size=256)
+def claim(seed, make):
+    model = make(GAN, dict(lr=1e-3, epochs=320, batch_size=256), latent=16, hidden=(64, 64))
     return ends(seed) | judge(model, seed)
 
 
@@ -139,8 +139,8 @@ def claim(seed):
     slow=True,
     key="wgan",
 )
-def claim_wgan(seed):
-    model = WGAN(latent=16, hidden=(64, 64), penalty=0.1, lr=1e-3, epochs=800, batch_size=256)
+def claim_wgan(seed, make):
+    model = make(WGAN, dict(lr=1e-3, epochs=800, batch_size=256), latent=16, hidden=(64, 64), penalty=0.1)
     return ends(seed) | judge(model, seed)
 
 

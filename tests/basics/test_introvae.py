@@ -65,12 +65,12 @@ def scaled_cells(seed):
     slow=True,
     false=True,
 )
-def claim(seed):
+def claim(seed, make):
     """The floor is the same network as a plain VAE, whose decoder gives means; the rival draws from principal components."""
     a, unseen = scaled_cells(seed)
     how = dict(seed=seed, device="cpu", progress=False)
-    made = IntroVAE().fit(a, **how).sample(500, seed=seed).X
-    plain = IntroVAE(warmup=60, epochs=0).fit(a, **how).sample(500, seed=seed).X
+    made = make(IntroVAE).fit(a, **how).sample(500, seed=seed).X
+    plain = make(IntroVAE, warmup=60, epochs=0).fit(a, **how).sample(500, seed=seed).X
     pca = PCA(10, random_state=0).fit(a.X)
     rng = np.random.default_rng(seed)
     linear = pca.inverse_transform(rng.normal(size=(500, 10)) * np.sqrt(pca.explained_variance_))

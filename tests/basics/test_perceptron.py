@@ -101,10 +101,10 @@ def blood(seed):
 
 
 @claims("balanced accuracy: is it a B cell?", bar=0.695, seen="0.89-0.93", key="mcculloch_pitts")
-def claim(seed):
+def claim(seed, make):
     learn, test = blood(seed)
     truth = (test.obs["label"] == "B").to_numpy()
-    gate = McCullochPitts(excite=("CD79A", "MS4A1"), inhibit=("LYZ", "NKG7")).fit(learn)
+    gate = make(McCullochPitts, excite=("CD79A", "MS4A1"), inhibit=("LYZ", "NKG7")).fit(learn)
     logit = LogisticRegression(class_weight="balanced").fit(learn.X, learn.obs["label"] == "B")
     ends = {"floor": 0.5, "classical": balanced_accuracy_score(truth, logit.predict(test.X)), "oracle": 1.0}
     return ends | {"deep": balanced_accuracy_score(truth, gate.predict(test)["fires"])}
@@ -116,11 +116,11 @@ def claim(seed):
     seen="0.92-0.98 in four seeds, 0.50 in one: the last plane of classes that no plane separates",
     key="perceptron",
 )
-def claim_perceptron(seed):
+def claim_perceptron(seed, make):
     learn, test = blood(seed)
     truth = test.obs["label"] == "B"
-    found = Perceptron().fit(learn, seed=seed, progress=False).predict(test)["label"]
-    return claim(seed) | {"deep": balanced_accuracy_score(truth, found == "B")}
+    found = make(Perceptron).fit(learn, seed=seed, progress=False).predict(test)["label"]
+    return claim(seed, make) | {"deep": balanced_accuracy_score(truth, found == "B")}
 
 
 @pytest.mark.parametrize("which", [claim, claim_perceptron])

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 
 from scdl_teach import datasets, get, intake, metrics, simulate
 from scdl_teach.nn.neighbours import knn
-from scdl_teach.testing import comparison
+from scdl_teach.testing import comparison, plain
 
 DEEP = ["mmd_resnet", "batch_free", "bermuda", "desc", "scvi"]
 CLASSICAL = ["limma", "combat", "seurat_cca", "scbatch", "mnn", "scanorama", "bbknn", "sciber"]
@@ -33,13 +33,13 @@ PLAIN = {
 }
 
 
-def codes(method, cells, seed):
+def codes(method, cells, seed, make):
     """What a method makes of cells (cells x d), from counts in ``X`` and batches in ``obs``."""
     if method in PLAIN:
         return PLAIN[method](cells)
     if method == "oracle":
         return intake.pca(AnnData(cells.layers["one_batch"]))
-    model = get(method)()
+    model = make(get(method))
     model.fit(cells, where=intake.inputs(cells, method), seed=seed, progress="off")
     return intake.space(model, model.annotate(cells), seed)
 
@@ -61,11 +61,11 @@ def simulated(seed, props=None):
 
 
 @comparison("batch", methods=[*DEEP, *CLASSICAL, *PLAIN, "oracle"])
-def compare(seed, method):
+def compare(seed, method, make=plain):
     """Two batches with equal shares of the types, and (``unequal_``) with shares of .6 .2 .1 .1 against .1 .1 .2 .6."""
     even, odd = simulated(seed), simulated(seed, UNEQUAL)
-    found = scores(codes(method, even, seed), even.obs, seed)
-    unequal = scores(codes(method, odd, seed), odd.obs, seed)
+    found = scores(codes(method, even, seed, make), even.obs, seed)
+    unequal = scores(codes(method, odd, seed, make), odd.obs, seed)
     return found | {f"unequal_{k}": v for k, v in unequal.items()}
 
 
@@ -97,12 +97,12 @@ def of_shared(z, obs):
 
 
 @comparison("human_dc", methods=[*DEEP, *CLASSICAL, *PLAIN])
-def compare_dendritic(seed, method):
+def compare_dendritic(seed, method, make):
     """Nine tenths of the cells by chance. ``private``: what is kept of types that one batch lacks, where correction can do harm."""
     a = dendritic()
     rows = np.sort(np.random.default_rng(seed).permutation(a.n_obs)[: int(0.9 * a.n_obs)])
     a = a[rows].copy()
-    z = codes(method, a, seed)
+    z = codes(method, a, seed, make)
     return scores(z, a.obs, seed) | {"private": private_kept(z, a.obs)} | of_shared(z, a.obs)
 
 

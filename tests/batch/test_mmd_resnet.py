@@ -18,7 +18,7 @@ from scdl_teach.batch.mmd_resnet import MMDResNet, neighbour_distance
 from scdl_teach.core.fields import DataError
 from scdl_teach.metrics.integration import label_transfer, mixing, type_asw
 from scdl_teach.nn.neighbours import knn
-from scdl_teach.testing import claims, failures, holds, toy_for
+from scdl_teach.testing import claims, failures, holds, plain, toy_for
 
 CPU = dict(device="cpu", progress=False)
 PCS = dict(where={"x": "obsm/X_pca"}, **CPU)
@@ -192,8 +192,8 @@ def mnn(z, first, k=20):
     return out
 
 
-def calibrated(a, seed):
-    m = MMDResNet(target="b0").fit(a, seed=seed, **PCS)
+def calibrated(a, seed, make=plain):
+    m = make(MMDResNet, target="b0").fit(a, seed=seed, **PCS)
     return m, m.predict(a)["calibrated"]
 
 
@@ -239,14 +239,14 @@ def test_other_compositions_send_cells_to_a_wrong_type():
     bar=0.8645,
     seen="location and scale 0.66-0.77, mutual neighbours 0.73-0.84, MMD-ResNet 0.963-0.977 (seeds 10-14)",
 )
-def claim(seed):
+def claim(seed, make):
     """The floor is a named control, location and scale of every component; the oracle is the same table before it was bent."""
     a = cells(seed)
     first = parts(a)[0]
     z = bent(a.obsm["X_pca"], first)
     unbent = location_scale(a.obsm["X_pca"], first)
     a.obsm["X_pca"] = z
-    found = judge(calibrated(a, seed)[1], a)
+    found = judge(calibrated(a, seed, make)[1], a)
     ends = {"floor": least(location_scale(z, first), a), "classical": least(mnn(z, first), a), "deep": min(found.values())}
     return ends | {"oracle": least(unbent, a), "raw": least(z, a), **found}
 

@@ -80,9 +80,9 @@ def gap(x, obs):
     bar=0.7,
     seen="batch z-scores 0.77-0.80, SCIBER 0.88-0.90",
 )
-def claim(seed):
+def claim(seed, make):
     a = tables(seed)
-    before, made = gap(a.X, a.obs), SCIBER().fit(a, seed=seed, **QUIET).predict(a)["corrected"]
+    before, made = gap(a.X, a.obs), make(SCIBER).fit(a, seed=seed, **QUIET).predict(a)["corrected"]
     batch = a.obs["batch"].to_numpy()
     z = a.X.copy()
     for b in set(batch):

@@ -35,13 +35,13 @@ def cells(seed, bs=0.15, n=1500):
     bar=0.85,
     seen="components alone 0.69-0.78, DESC 0.93-0.96, scaled within known batches 0.98-0.99",
 )
-def claim(seed):
+def claim(seed, make):
     a, pca = cells(seed), lambda x: PCA(20, random_state=0).fit_transform(x)
     within = np.empty_like(a.X)
     for b in ("b0", "b1"):
         here = (a.obs["batch"] == b).to_numpy()
         within[here] = scaled(a.layers["log"][here])
-    made = DESC().fit(a, seed=seed, **CPU).predict(a)
+    made = make(DESC).fit(a, seed=seed, **CPU).predict(a)
     arms = {"floor": pca(a.X), "classical": pca(within), "deep": made["latent"], "oracle": pca(cells(seed, bs=0.0).X)}
     return {k: mixing(z, a.obs["batch"], k=50) for k, z in arms.items()} | {"ari": ari(a.obs["cell_type"], made["cluster"])}
 

@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 
 from scdl_teach import datasets, get, intake, metrics
 from scdl_teach.core.fields import Counts
-from scdl_teach.testing import comparison
+from scdl_teach.testing import comparison, plain
 
 from .test_goae import set_means, simulate
 
@@ -23,9 +23,9 @@ def prepared(a):
     return a
 
 
-def learnt(method, fit, new, seed):
+def learnt(method, fit, new, seed, make):
     """Codes of the cells of the fit, and of new cells: None from a method that places none."""
-    model = get("pca" if method == "two" else method)(**({"latent": 2} if method == "two" else {}))
+    model = make(get("pca"), latent=2) if method == "two" else make(get(method))
     where = {} if isinstance(model.needs["x"], Counts) else {"x": "layers/logs"}
     where |= {"label": "obs/cell_type"} if "label" in model.needs else {}
     model.fit(fit, where=where, seed=seed, progress="off")
@@ -33,7 +33,7 @@ def learnt(method, fit, new, seed):
     return codes(fit), None if model.transductive else codes(new)
 
 
-def scores(method, a, seed):
+def scores(method, a, seed, make):
     """Codes learnt from 450 cells by chance (and, by GONN, from their types), judged on these and on the others."""
     order = np.random.default_rng(seed).permutation(a.n_obs)
     fit, new, kinds = order[:FITTED], order[FITTED:], a.obs["cell_type"].to_numpy(str)
@@ -41,7 +41,7 @@ def scores(method, a, seed):
         plain = a.layers["logs"] if method == "genes" else set_means(a)
         z, placed = plain[fit], plain[new]
     else:
-        z, placed = learnt(method, a[fit].copy(), a[new].copy(), seed)
+        z, placed = learnt(method, a[fit].copy(), a[new].copy(), seed, make)
     told = method == "gonn"  # of the types of its own cells: what is found there again says nothing
     unseen = np.nan if placed is None else metrics.label_transfer(z, kinds[fit], placed, kinds[new])
     return {
@@ -85,11 +85,11 @@ def blood():
 
 
 @comparison("embedding", methods=[*DEEP, *CLASSICAL, *PLAIN])
-def compare(seed, method):
+def compare(seed, method, make=plain):
     """Simulated cells, then (``blood_``) real ones. Types and unseen: of the fit's cells, of new cells, named rightly by the 15 nearest."""
-    real = scores(method, blood(), seed)
+    real = scores(method, blood(), seed, make)
     real.pop("dims")
-    return scores(method, planted(seed), seed) | {f"blood_{k}": v for k, v in real.items()}
+    return scores(method, planted(seed), seed, make) | {f"blood_{k}": v for k, v in real.items()}
 
 
 def test_controls():

@@ -75,14 +75,14 @@ def own_on_top(a, activity, groups):
     return np.mean(names[f.argmax(1)] == np.unique(np.asarray(groups).astype(str)))
 
 
-def blood(seed):
+def blood(seed, make):
     """Agreement (NMI) of k-means with ten blood cell types: code of true and of shuffled modules, PCA, means of modules."""
     a = datasets.pbmc()
     a.varm["programmes"] = datasets.programmes(a)
     cut = lambda z: nmi(a.obs["cell_type"], KMeans(10, n_init=10, random_state=seed).fit_predict(z))
     arms = {"blood_pca": PCA(10, random_state=0).fit_transform(logs(a)), "blood_means": set_means(a)}
     for name, d in {"blood": a, "blood_shuffled": with_shuffled(a, seed)}.items():
-        arms[name] = GOAE(free=0).fit(d, seed=seed, **CPU).predict(d)["latent"]
+        arms[name] = make(GOAE, free=0).fit(d, seed=seed, **CPU).predict(d)["latent"]
     return {k: cut(z) for k, z in arms.items()}
 
 
@@ -92,7 +92,7 @@ def blood(seed):
     seen="shuffled programmes 0.05-0.14, PCA 0.47-0.59, means of programmes 0.64-0.72, GOAE 0.65-0.70",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     """Floor: the same net on shuffled programmes. ``free``: with units that see all genes, as by default."""
     a = simulate(seed)
     kind, cut = a.obs["type"], lambda z: KMeans(4, n_init=10, random_state=seed).fit_predict(z)
@@ -101,11 +101,11 @@ def claim(seed):
     on_top = {"named_means": own_on_top(a, set_means(a), kind)}
     for name, free, d in (("deep", 0, a), ("floor", 0, with_shuffled(a, seed)), ("free", 100, a), ("free_shuffled", 100, None)):
         d = with_shuffled(a, seed) if d is None else d
-        made = GOAE(free=free, n_clusters=4).fit(d, seed=seed, **CPU).predict(d)
+        made = make(GOAE, free=free, n_clusters=4).fit(d, seed=seed, **CPU).predict(d)
         rand[name] = adjusted_rand(kind, made["cluster"])
         on_top[f"named_{name}"] = own_on_top(a, made["activity"], kind)
     ends = {"classical": max(rand["pca"], rand["means"]), "oracle": adjusted_rand(kind, likeliest(a))}
-    return rand | ends | on_top | blood(seed)
+    return rand | ends | on_top | blood(seed, make)
 
 
 @pytest.mark.slow

@@ -126,17 +126,17 @@ def inside(z, kind):
     return float(np.mean([of_neighbours(z, kind, np.delete(rows, rows[i::5]), rows[i::5]) for i in range(5)]))
 
 
-def layout(seed):
+def layout(seed, make):
     """On the paper's design: what of the plane is found again, and whether cells of a new cluster are told."""
     a, z, kind = planted(seed)
     fit, new = slice(0, 800), slice(800, None)
-    m = Scvis(batch_size=200).fit(a[fit].copy(), seed=seed, **CPU)
+    m = make(Scvis, {"batch_size": 200}).fit(a[fit].copy(), seed=seed, **CPU)
     at = m.predict(a)["latent"]
     tsne = TSNE().fit(a[fit].copy(), **CPU).predict(a[fit].copy())["latent"]
     pca = PCA(latent=2).fit(a[fit].copy(), **CPU).predict(a[fit].copy())["latent"]
     centres = lambda v: pdist(np.stack([v[kind[fit] == k].mean(0) for k in range(6)]))
     far = lambda v: float(spearmanr(centres(v), centres(z[fit])).statistic)
-    known = Scvis(batch_size=200).fit(a[fit][kind[fit] != 0].copy(), seed=seed, **CPU)
+    known = make(Scvis, {"batch_size": 200}).fit(a[fit][kind[fit] != 0].copy(), seed=seed, **CPU)
     strange = roc_auc_score(kind[new] == 0, -known.predict(a[new].copy())["log_likelihood"])
     found = {
         "trust": float(trustworthiness(a.X[fit], at[fit])),
@@ -154,20 +154,20 @@ def layout(seed):
     key="scvis",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     """Floor: two principal components. Classical: t-SNE, which places no new cells. ``ten``: ten components, which have more room."""
     a = datasets.pbmc()
     x = log_cp10k(a.X).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(x))
     fit, new, kind = order[:500], order[500:], a.obs["cell_type"].to_numpy()
     mine, all_cells = AnnData(x[fit]), AnnData(x)
-    models = {"floor": PCA(latent=2), "ten": PCA(latent=10), "deep": Scvis(), "alone": Scvis(neighbors_weight=0)}
+    models = {"floor": PCA(latent=2), "ten": PCA(latent=10), "deep": make(Scvis), "alone": make(Scvis, neighbors_weight=0)}
     z = {k: m.fit(mine, seed=seed, **CPU).predict(all_cells)["latent"] for k, m in models.items()}
     made = {k: inside(v[fit], kind[fit]) for k, v in z.items()}
     tsne = TSNE().fit(AnnData(PCA(latent=50).fit(mine, **CPU).predict(mine)["latent"]), **CPU)
     made |= {"classical": inside(tsne.places_, kind[fit]), "oracle": 1.0}
     blood = {f"unseen_{k}": of_neighbours(v, kind, fit, new) for k, v in z.items()}
-    return made | blood | layout(seed)
+    return made | blood | layout(seed, make)
 
 
 @pytest.mark.slow

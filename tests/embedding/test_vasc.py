@@ -103,13 +103,13 @@ def of_neighbours(z, kind, fit, test):
     return label_transfer(z[fit], kind[fit], z[test], kind[test], k=5)
 
 
-def blood(seed):
+def blood(seed, make):
     """Share of unseen cells of blood, and of those of the fit, whose type is that of their neighbours on the map; also of PCA's."""
     a = datasets.pbmc()
     x, kind = log_cp10k(a.X).astype(np.float32), a.obs["cell_type"].to_numpy()
     order = np.random.default_rng(seed).permutation(len(x))
     fit, new = order[:500], order[500:]
-    z = VASC().fit(AnnData(x[fit]), seed=seed, **CPU).predict(AnnData(x))["latent"]
+    z = make(VASC).fit(AnnData(x[fit]), seed=seed, **CPU).predict(AnnData(x))["latent"]
     plain = PCA(latent=2).fit(AnnData(x[fit]), **CPU).predict(AnnData(x))["latent"]
     inside = np.mean([of_neighbours(z, kind, np.delete(fit, np.s_[i::5]), fit[i::5]) for i in range(5)])
     return {
@@ -126,7 +126,7 @@ def blood(seed):
     key="vasc",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     """Floor: the net before training. Classical: two principal components. Oracle: the same of the complete values.
 
     The number of genes decides: ``rand_300``, ``rand_1000`` and the spread of the codes show where the code collapses.
@@ -135,19 +135,19 @@ def claim(seed):
     map_of = lambda model, a: model.fit(a, seed=seed, **CPU).predict(a)["latent"]
     y, x, kind = lost(seed, genes=2000)
     models = {
-        "floor": VASC(epochs=0),
-        "deep": VASC(epochs=80),
-        "no_gate": VASC(epochs=80, gate=False),
+        "floor": make(VASC, epochs=0),
+        "deep": make(VASC, {"epochs": 80}),
+        "no_gate": make(VASC, {"epochs": 80}, gate=False),
         "classical": PCA(latent=2),
     }
     found = {k: cut(map_of(m, y), kind) for k, m in models.items()}
     found |= {"oracle": cut(map_of(PCA(latent=2), x), kind), "nats_2000": nats(y.X, kind)}
     for genes in (300, 1000):
         y, _, kind = lost(seed, genes)
-        z = map_of(VASC(), y)
+        z = map_of(make(VASC), y)
         found |= {f"rand_{genes}": cut(z, kind), f"spread_{genes}": float(z.std()), f"nats_{genes}": nats(y.X, kind)}
         found[f"pca_{genes}"] = cut(map_of(PCA(latent=2), y), kind)
-    return found | blood(seed)
+    return found | blood(seed, make)
 
 
 @pytest.mark.slow

@@ -91,13 +91,13 @@ def per_type(a, n, seed):
     slow=True,
     false=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.counts(n=1600, genes=150, depth=2000, seed=seed)
     learn, unseen = a[:800].copy(), a[800:].copy()
     rng = np.random.default_rng(seed)
     scale = lambda x: x / x.sum(1, keepdims=True) * 1000
     real, x = scale(unseen.X.toarray()), scale(learn.X.toarray())
-    made = ScGAN().fit(learn, seed=seed, **CPU).sample(800, seed=seed).X
+    made = make(ScGAN).fit(learn, seed=seed, **CPU).sample(800, seed=seed).X
     shuffled = np.stack([rng.permutation(x[:, j]) for j in range(x.shape[1])], 1)
     found = {"floor": scale(shuffled), "classical": scale(per_type(learn, 800, seed) + 1e-9), "deep": made, "oracle": x}
     corr = lambda x: np.nan_to_num(np.corrcoef(np.log1p(x).T))

@@ -186,10 +186,10 @@ def test_leak():
     seen="gene mean 0.156-0.190, kNN smoothing 0.049-0.055, autoCell 0.027-0.030",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.counts(seed=seed)
     truth, kinds = a.layers["truth"], a.obs["cell_type"]
-    made = AutoCell(n_clusters=5).fit(a, seed=seed, **CPU).predict(a)
+    made = make(AutoCell, n_clusters=5).fit(a, seed=seed, **CPU).predict(a)
     rivals = {"knn": truth_error(knn_smooth(a), truth), "low_rank": truth_error(low_rank(a), truth)}
     z = PCA(10, random_state=0).fit_transform(log_cp10k(a.X))
     found = KMeans(5, n_init=10, random_state=0).fit_predict(z)

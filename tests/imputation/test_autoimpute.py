@@ -62,11 +62,11 @@ def soft_impute(x, seen, penalty=2.0, rounds=100):
     better="lower",
     seen="0.45-0.48, soft-impute 0.03",
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.factors(seed=seed)
     x, seen = a.X.toarray(), ~a.layers["hidden"]
     floor = rmse(np.broadcast_to(x.sum(0) / seen.sum(0), x.shape), a)
-    made = AutoImpute().fit(a, seed=seed, **CPU).predict(a)["imputed"]
+    made = make(AutoImpute).fit(a, seed=seed, **CPU).predict(a)["imputed"]
     return {"floor": 1.0, "classical": rmse(soft_impute(x, seen), a) / floor, "deep": rmse(made, a) / floor, "oracle": 0.0}
 
 

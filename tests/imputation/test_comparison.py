@@ -19,7 +19,7 @@ from scdl_teach.metrics import (
     thinning_loss,
     truth_error,
 )
-from scdl_teach.testing import comparison
+from scdl_teach.testing import comparison, plain
 
 from .test_meaning import imputed, reference
 
@@ -33,12 +33,12 @@ PLAIN = {
 }
 
 
-def answer(method, atlas, seed):
+def answer(method, atlas, seed, make):
     """``f(adata, seed) -> counts`` for a key, or for one of the plain ways."""
     if method in PLAIN:
         return lambda a, seed: PLAIN[method](a)
-    old = reference(method, atlas, seed=seed)
-    return lambda a, seed: imputed(method, a, seed, old)[1]
+    old = reference(method, atlas, make, seed=seed)
+    return lambda a, seed: imputed(method, a, seed, old, make=make)[1]
 
 
 @cache
@@ -54,10 +54,10 @@ def clusters(x, k, seed):
     return KMeans(k, n_init=10, random_state=seed).fit_predict(z)
 
 
-def on_simulated(method, seed):
+def on_simulated(method, seed, make):
     """Scores on 500 simulated cells; 500 others of the same simulation are the reference of the system that needs one."""
     both = simulate.counts(n=1000, seed=seed)
-    a, f = both[:500].copy(), answer(method, both[500:].copy(), seed)
+    a, f = both[:500].copy(), answer(method, both[500:].copy(), seed, make)
     thinned, rest = thin(a, keep=0.9, seed=seed)
     masked, hidden = mask_nonzeros(a, share=0.1, seed=seed)
     made, truth, kinds = f(thinned, seed), a.layers["truth"], a.obs["cell_type"]
@@ -70,13 +70,13 @@ def on_simulated(method, seed):
     }
 
 
-def on_blood(method, seed):
+def on_blood(method, seed, make):
     """Molecules set aside of 500 real cells, their types, and pairs of decoy genes (no biology) that the method makes correlate."""
     if method == "oracle":
         return {"blood_thinning": np.nan, "blood_ari": np.nan, "blood_decoys": 0.0}
     a, atlas = blood()
     a = a[np.random.default_rng(seed).permutation(a.n_obs)[:500]].copy()
-    f, kinds = answer(method, atlas, seed), a.obs["cell_type"]
+    f, kinds = answer(method, atlas, seed, make), a.obs["cell_type"]
     thinned, rest = thin(a, keep=0.9, seed=seed)
     made = f(thinned, seed)
     return {
@@ -87,9 +87,9 @@ def on_blood(method, seed):
 
 
 @comparison("imputation", methods=[*DEEP, *CLASSICAL, *PLAIN])
-def compare(seed, method):
+def compare(seed, method, make=plain):
     """Truth, masked, thinning: lower is better; correlation with the truth and adjusted Rand index of k-means: higher; decoys: lower."""
-    return on_simulated(method, seed) | on_blood(method, seed)
+    return on_simulated(method, seed, make) | on_blood(method, seed, make)
 
 
 def test_controls():

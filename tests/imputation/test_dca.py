@@ -60,9 +60,9 @@ def test_unknown_likelihood():
     better="lower",
     seen="gene mean 0.156-0.190, kNN smoothing 0.049-0.055, DCA 0.104-0.115",
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.counts(seed=seed)
-    truth, net = a.layers["truth"], DCA(patience=15)
+    truth, net = a.layers["truth"], make(DCA, patience=15)
     rivals = {"knn": truth_error(knn_smooth(a), truth), "low_rank": truth_error(low_rank(a), truth)}
     deep = net.fit(a, seed=seed, validation={"entries": 0.1}).predict(a)["denoised"]
     ends = {"floor": truth_error(gene_mean(a), truth), "deep": truth_error(deep, truth), "oracle": 0.0}

@@ -204,12 +204,12 @@ def ridge(m, y, penalty=100.0):
     seen="0.254-0.276, ridge on the same predictors 0.30-0.32, soft-impute 0.025-0.027",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.factors(seed=seed)
     y, seen = a.X.toarray(), ~a.layers["hidden"]
     floor = rmse(np.broadcast_to(y.sum(0) / seen.sum(0), y.shape), a)
     a.X = np.expm1(y)
-    m = OnFractions(min_dispersion=0.0).fit(a, seed=seed, **CPU)  # 0: every gene is a target
+    m = make(OnFractions, min_dispersion=0.0).fit(a, seed=seed, **CPU)  # 0: every gene is a target
     rivals = {"ridge": rmse(ridge(m, y), a) / floor, "soft_impute": rmse(soft_impute(y, seen), a) / floor}
     deep = rmse(np.log1p(m.predict(a)["imputed"]), a) / floor
     return {"floor": 1.0, "classical": min(rivals.values()), "deep": deep, "oracle": 0.0} | rivals

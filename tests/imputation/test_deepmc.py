@@ -173,11 +173,11 @@ def mc_impute(x, seen, rounds=20):
     seen="0.022-0.024, one layer 0.05-0.07, three 0.06-0.14, least squares 0.34-0.44, soft-impute 0.020-0.024",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.factors(seed=seed)
     x, seen = a.X.toarray(), ~a.layers["hidden"]
     floor = rmse(np.broadcast_to(x.sum(0) / seen.sum(0), x.shape), a)
-    ours = lambda **kw: rmse(DeepMC(**kw).fit(a, seed=seed, **CPU).predict(a)["imputed"], a) / floor
+    ours = lambda **kw: rmse(make(DeepMC, **kw).fit(a, seed=seed, **CPU).predict(a)["imputed"], a) / floor
     rivals = {"soft_impute": rmse(soft_impute(x, seen, 1.0), a) / floor, "mc_impute": rmse(mc_impute(x, seen, 9), a) / floor}
     more = {"one_layer": ours(ranks=(10,)), "three_layers": ours(ranks=(40, 20, 10)), "als": ours(**DeepMC.paper)}
     return {"floor": 1.0, "classical": min(rivals.values()), "deep": ours(), "oracle": 0.0} | rivals | more

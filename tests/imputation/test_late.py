@@ -171,14 +171,14 @@ class OnFractions(LATE):
     needs = {"x": Expression()}
 
 
-def planted(seed, **kw):
+def planted(seed, model):
     """RMSE of the hidden entries of a planted matrix, relative to that of each gene's non-zero mean."""
     a = simulate.factors(seed=seed)
     y, seen = a.X.toarray(), ~a.layers["hidden"]
     floor = rmse(np.broadcast_to(y.sum(0) / seen.sum(0), y.shape), a)
     b = a.copy()
     b.X = np.where(seen, 10**y - 1, 0).astype(np.float32)
-    deep = rmse(OnFractions(**kw).fit(b, seed=seed, **CPU).predict(b)["imputed"], a) / floor
+    deep = rmse(model.fit(b, seed=seed, **CPU).predict(b)["imputed"], a) / floor
     return {"floor": 1.0, "classical": rmse(soft_impute(y, seen), a) / floor, "deep": deep, "oracle": 0.0}
 
 
@@ -188,8 +188,8 @@ def planted(seed, **kw):
     better="lower",
     seen="0.33-0.37 (three seeds)",
 )
-def claim(seed):
-    return planted(seed, epochs=100)
+def claim(seed, make):
+    return planted(seed, make(OnFractions, {"epochs": 100}))
 
 
 def test_claim():
@@ -218,7 +218,7 @@ def positive_mean(a, rows, genes):
     return p @ np.log10(1 + k) / p.sum(1)
 
 
-def transfer(seed):
+def transfer(seed, make):
     """150 cells with a reference of 2,000, 10 epochs: RMSE of log10 counts at hidden non-zeros."""
     a = simulate.counts(n=2150, genes=100, seed=seed)
     atlas, query = a[:2000].copy(), a[2000:].copy()
@@ -228,8 +228,8 @@ def transfer(seed):
     x, old, want = (np.log10(1 + t.X.toarray()) for t in (masked, atlas, query))
     error = lambda made: float(np.sqrt(np.mean((made - want[hidden]) ** 2)))
     late = dict(epochs=30, batch_size=128)
-    good, bad = (LATE(**late).fit(t, seed=seed, **CPU) for t in (atlas, wrong))
-    ways = {"late": (LATE(), None), "translate": (TRANSLATE(), good), "wrong": (TRANSLATE(), bad)}
+    good, bad = (make(LATE, late).fit(t, seed=seed, **CPU) for t in (atlas, wrong))
+    ways = {"late": (make(LATE), None), "translate": (make(TRANSLATE), good), "wrong": (make(TRANSLATE), bad)}
     fits = {k: m.fit(masked, reference=r, epochs=10, seed=seed, **CPU).predict(masked)["imputed"] for k, (m, r) in ways.items()}
     found = {k: error(v[hidden]) for k, v in fits.items()} | {"ridge": error(ridge(old, x)[hidden])}
     found |= {"mean": error((x.sum(0) / (x > 0).sum(0))[hidden[1]]), "oracle": error(positive_mean(query, *hidden))}
@@ -245,8 +245,8 @@ def transfer(seed):
     seen="0.83-0.91, a reference with permuted names 1.09-1.16, a gene's non-zero mean 1.00 (three seeds)",
     key="translate",
 )
-def claim_translate(seed):
-    found = transfer(seed)
+def claim_translate(seed, make):
+    found = transfer(seed, make)
     floor = min(found["late"], found["mean"])
     ends = {"floor": floor, "classical": found["ridge"], "deep": found["translate"], "oracle": found["oracle"]}
     return {k: v / found["late"] for k, v in (ends | found).items() if not k.startswith("truth")} | {

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from scdl_teach import catalogue, simulate
 from scdl_teach.core.fields import Counts
 from scdl_teach.metrics import to_counts
+from scdl_teach.testing import plain
 
 DEEP = ["autoimpute", "dca", "late", "translate", "saucie", "scscope", "deepimpute", "deepmc", "scvi", "autocell", "saverx"]
 CLASSICAL = ["magic", "saver", "scimpute", "drimpute", "lsimpute", "enhance"]
@@ -54,16 +55,16 @@ def prepared(cls, a):
     return b, "log1p normalised" if scale == "as given" else scale
 
 
-def reference(key, atlas, **how):
+def reference(key, atlas, make=plain, **how):
     """For TRANSLATE a LATE of other cells; the others start from nothing."""
-    return system("late")().fit(atlas, **CPU, **how) if key == "translate" else None
+    return make(system("late")).fit(atlas, **CPU, **how) if key == "translate" else None
 
 
-def imputed(key, a, seed, old=None, epochs=None, **kw):
+def imputed(key, a, seed, old=None, epochs=None, make=plain, **kw):
     """What a system makes of counts, on its own scale (cells x genes), and as counts."""
     cls = system(key)
     b, scale = prepared(cls, a)
-    made = cls(**kw).fit(b, reference=old, seed=seed, epochs=epochs, **CPU).predict(b)
+    made = make(cls, **kw).fit(b, reference=old, seed=seed, epochs=epochs, **CPU).predict(b)
     values = made["denoised" if "denoised" in made else "imputed"]
     target = float(np.asarray(a.X.sum(1)).mean()) if key in MEAN_TOTAL else None
     return values, to_counts(values, scale, a, target)

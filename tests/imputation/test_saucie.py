@@ -96,13 +96,13 @@ def test_bad_input():
     seen="0.42-0.64, kNN smoothing about 0.3",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.counts(seed=seed)
     truth, counts = a.layers["truth"], a.X.toarray()
     size = counts.sum(1, keepdims=True) / np.median(counts.sum(1))
     log = a.copy()
     log.X = np.log1p(counts / size).astype(np.float32)
-    made = SAUCIE().fit(log, seed=seed, **CPU).predict(log)
+    made = make(SAUCIE).fit(log, seed=seed, **CPU).predict(log)
     floor = truth_error(gene_mean(a), truth)
     rivals = {"knn": truth_error(knn_smooth(a), truth), "low_rank": truth_error(low_rank(a), truth)}
     found = {"classical": min(rivals.values()), "deep": truth_error(np.expm1(made["imputed"].clip(0)), truth), "oracle": 0.0}

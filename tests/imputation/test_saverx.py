@@ -126,18 +126,18 @@ def test_filter_by_hand():
     assert (useful(SAVERX(tried=0).fit(query, reference=old, epochs=0, **CPU), query) == 1).all()
 
 
-def transfer(seed, atlas=400, query=100, genes=150):
+def transfer(seed, make, atlas=400, query=100, genes=150):
     """A query with and without a reference: NB loss of as many other cells, share of genes that fall back, error of the outcome.
 
     ``wrong``: a reference whose genes bear each other's names, as it is and fine-tuned.
     """
     a = cells(seed, n=atlas + 2 * query, genes=genes)
     atlas, query, other = a[:atlas].copy(), a[atlas:-query].copy(), a[-query:].copy()
-    good, wrong = (SAVERX(tried=0, epochs=60).fit(t, seed=seed, **CPU) for t in (atlas, permuted(atlas, seed)))
+    good, wrong = (make(SAVERX, {"epochs": 60}, tried=0).fit(t, seed=seed, **CPU) for t in (atlas, permuted(atlas, seed)))
     ways = {"scratch": (None, 100), "good": (good, 30), "wrong": (wrong, 0), "wrong_tuned": (wrong, 30)}
     found = {}
     for name, (reference, epochs) in ways.items():
-        m = SAVERX(epochs=epochs).fit(query, reference=reference, seed=seed, **CPU)
+        m = make(SAVERX, {"epochs": epochs}).fit(query, reference=reference, seed=seed, **CPU)
         t = m.annotate(query.copy())
         found[f"loss_{name}"], found[f"fallen_{name}"] = -m.score(other), 1 - t.varm["saverx"][:, 0].mean()
         found[f"error_{name}"] = error(t.layers["saverx"] * sizes(query), query.layers["truth"])
@@ -182,10 +182,10 @@ def test_refusals():
     "genes that fall back: own reference 37-65 %, no reference 82-93 %, wrong names 93-97 % (fine-tuned 73-81 %)",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = cells(seed, n=500)
     truth, theta = a.layers["truth"], a.var["theta"].to_numpy()
-    m = SAVERX().fit(a, seed=seed, **CPU)
+    m = make(SAVERX).fit(a, seed=seed, **CPU)
     made, alone = m.predict(a)["denoised"] * sizes(a), network_alone(m, a)
     bayes = a.layers["mean"] * (theta + a.X) / (theta + a.layers["mean"])  # who knows the true mean and dispersion
     rivals = {k: error(shrunk(a, f(a)), truth) for k, f in {"null": gene_mean, "knn": knn_smooth, "low_rank": low_rank}.items()}
@@ -194,7 +194,7 @@ def claim(seed):
     other = {"to_mean": error(made, a.layers["mean"]), "network_to_mean": error(alone, a.layers["mean"])}
     main = {"floor": min(ends.values()), "classical": min(rivals.values())}
     main |= {"deep": error(made, truth), "oracle": error(bayes, truth)}
-    return main | ends | rivals | more | other | transfer(seed)
+    return main | ends | rivals | more | other | transfer(seed, make)
 
 
 @pytest.mark.slow

@@ -78,12 +78,12 @@ def test_bad_input():
     seen="0.32-0.49 with two rounds (three seeds), 0.35-0.38 with one, soft-impute 0.03",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.factors(seed=seed)
     x, seen = a.X.toarray(), ~a.layers["hidden"]
     floor = rmse(np.broadcast_to(x.sum(0) / seen.sum(0), x.shape), a)
     ends = {"floor": 1.0, "classical": rmse(soft_impute(x, seen), a) / floor, "oracle": 0.0}
-    rounds = {t: rmse(ScScope(rounds=t).fit(a, seed=seed, **CPU).predict(a)["imputed"], a) / floor for t in (1, 2)}
+    rounds = {t: rmse(make(ScScope, rounds=t).fit(a, seed=seed, **CPU).predict(a)["imputed"], a) / floor for t in (1, 2)}
     return ends | {"deep": rounds[2], "one_round": rounds[1]}
 
 

@@ -112,10 +112,10 @@ def test_batches_mix_with_the_key_and_not_without():
     better="lower",
     seen="gene mean 0.156-0.190, kNN smoothing 0.049-0.055, scVI 0.072-0.081",
 )
-def claim(seed):
+def claim(seed, make):
     a = simulate.counts(seed=seed)
     truth = a.layers["truth"]
-    made = SCVI().fit(a, seed=seed, **CPU).predict(a)
+    made = make(SCVI).fit(a, seed=seed, **CPU).predict(a)
     rivals = {"knn": truth_error(knn_smooth(a), truth), "low_rank": truth_error(low_rank(a), truth)}
     ari = adjusted_rand(a.obs["cell_type"], KMeans(5, n_init=10, random_state=0).fit_predict(made["latent"]))
     ends = {"floor": truth_error(gene_mean(a), truth), "deep": truth_error(made["denoised"], truth), "oracle": 0.0}

@@ -82,13 +82,13 @@ def top(a, score):
     seen="shuffled sets 0.33-0.60, set means 0.80-0.83, expiMap 0.93-1.0, joint regression 1.0",
     slow=True,
 )
-def claim(seed, **hyper):
+def claim(seed, make):
     """Balanced accuracy of 'this programme is in use'. Floor: the same network with the genes of the sets shuffled."""
     a = simulate(seed)
     names = list(a.varm["programmes"].columns)
     shuffled = a.copy()
     shuffled.varm["programmes"] = a.varm["programmes"].sample(frac=1, random_state=seed).set_axis(a.var_names)
-    floor, deep = (ExpiMap(**hyper).fit(d, seed=seed, **CPU) for d in (shuffled, a))
+    floor, deep = (make(ExpiMap).fit(d, seed=seed, **CPU) for d in (shuffled, a))
     made = deep.predict(a)
     bf = top(a, lambda g: log_bayes_factor(made["latent"], made["variance"], g))
     on = [balanced([n in m.active for n in names], names) for m in (floor, deep)]

@@ -75,14 +75,15 @@ def test_wrong_references():
         ScArches().fit(a, reference=SCVI(**SMALL).fit(a, **CPU), **CPU)
 
 
-def arms(seed):
+def arms(seed, make):
     """(embedding, labels, batch) of reference and query for the floor, the classical method and surgery."""
     a = simulate.batches(n=1500, genes=300, batches=3, bs=0.6, seed=seed)
     old = (a.obs["batch"] != "b2").to_numpy()
     ref, q = a[old].copy(), a[~old].copy()
-    base = SCVI(hidden=64, encode_batch=True, norm="layer", epochs=120, lr=5e-3).fit(ref, seed=seed, **CPU)
-    blind = ScArches().fit(q, reference=base, seed=seed, epochs=0, **CPU).predict(a)["latent"]
-    mapped = ScArches().fit(q, reference=base, seed=seed, **CPU).predict(a)["latent"]
+    own, kind = dict(epochs=120, lr=5e-3), dict(hidden=64, encode_batch=True, norm="layer")
+    base = make(SCVI, own, **kind).fit(ref, seed=seed, **CPU)
+    blind = make(ScArches).fit(q, reference=base, seed=seed, epochs=0, **CPU).predict(a)["latent"]
+    mapped = make(ScArches).fit(q, reference=base, seed=seed, **CPU).predict(a)["latent"]
     y = log_cp10k(a.X)
     pca = PCA(20, random_state=0).fit(y[old]).transform(y)
     for b in ("b0", "b1", "b2"):  # the classical repair: each batch centred on its own mean
@@ -95,8 +96,8 @@ def arms(seed):
 @claims(
     "share of the missing mixing of query and reference that surgery recovers", bar=0.12, seen="recovered 0.24-0.65", false=True
 )
-def claim(seed):
-    a, old, codes = arms(seed)
+def claim(seed, make):
+    a, old, codes = arms(seed, make)
     kind, side = a.obs["cell_type"].to_numpy(), np.where(old, "reference", "query")
     mixed = {k: mixing(z, side) for k, z in codes.items()}
     kept = {f"transfer_{k}": label_transfer(z[old], kind[old], z[~old], kind[~old]) for k, z in codes.items()}

@@ -107,11 +107,11 @@ def smoothed(a, rounds=2):
     seen="components alone -0.00-0.01, smoothed twice 0.89, SEDR 0.90",
     slow=True,
 )
-def claim(seed):
+def claim(seed, make):
     a = tissue(seed)
     kind = a.obs["domain"]
     km = lambda z: adjusted_rand(kind, KMeans(4, n_init=20, random_state=0).fit_predict(z))
-    sedr = lambda a, **kw: adjusted_rand(kind, SEDR(n_clusters=4, **kw).fit(a, seed=seed, **CPU).predict(a)["cluster"])
+    sedr = lambda a, **kw: adjusted_rand(kind, make(SEDR, n_clusters=4, **kw).fit(a, seed=seed, **CPU).predict(a)["cluster"])
     more = {"shuffled_places": sedr(tissue(seed, shuffled=True)), "mask_added": sedr(a, mask="add")}
     return {"floor": km(a.obsm["X_pca"]), "classical": km(smoothed(a)), "deep": sedr(a), "oracle": 1.0} | more
 

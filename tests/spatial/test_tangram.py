@@ -83,12 +83,12 @@ def correlation(a, b):
     bar=0.42,
     seen="chance 0.005, log correlation 0.67-0.73, Tangram 0.84-0.89",
 )
-def claim(seed):
+def claim(seed, make):
     cells, spots = simulate.mapping(seed=seed)
     train, test = slice(0, 100), slice(100, None)
     s, g = cells.X.toarray(), spots.X.toarray()
     home = spots.obs_names.get_indexer(cells.obs["spot"])
-    m = Tangram(epochs=400).fit(cells[:, train].copy(), spots[:, train].copy(), seed=seed, **CPU)
+    m = make(Tangram, {"epochs": 400}).fit(cells[:, train].copy(), spots[:, train].copy(), seed=seed, **CPU)
     p = m.predict(cells[:, train].copy(), spots[:, train].copy())["mapping"]
     near = correlation(s[:, train], g[:, train])
     cos = lambda made: float(

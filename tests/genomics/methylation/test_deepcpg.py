@@ -93,10 +93,10 @@ def motif_match(found, motif):
 
 
 @claims("AUROC of unseen sites, mean over cells", bar=0.617, seen="neighbour mean 0.65-0.69, DeepCpG 0.73-0.77")
-def claim(seed):
+def claim(seed, make):
     a = simulate.methylation(n=3000, seed=seed)
     learn, test = a[:2400].copy(), a[2420:].copy()  # a block, and a gap wider than the neighbours reach
-    m = DeepCpG().fit(learn, seed=seed, **CPU)
+    m = make(DeepCpG).fit(learn, seed=seed, **CPU)
     b = m._fitted_data((test,))
     with torch.no_grad():
         dna = b.map(lambda b: m.heads["dna"](m.dna(b.dna)).sigmoid()).numpy()
