@@ -1,17 +1,18 @@
-"""Do the tests catch planted faults? ``python tools/mutants.py [--only KEY ...]`` plants those of ``tests/mutants.toml``, one at a time.
+"""Do the tests catch planted faults? ``python tools/mutants.py [--only KEY ...]`` plants those of ``tests/mutants.toml``.
 
-Each is planted in a copy of the tree, never in the checkout, and the fast tests of its module run there until one fails. What was
-caught, and by which test, is stored in ``book/results/mutants.csv``. A test that fails without any fault catches nothing.
+Each is planted alone in a copy of the tree, never in the checkout, and the fast tests of its module run there until one fails.
+What was caught, and by which test, is stored in ``book/results/mutants.csv``. A test that fails without any fault catches nothing.
 """
 
 import argparse
 import csv
 import hashlib
 import importlib.util
+import multiprocessing
 import os
 import re
+import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ from queue import SimpleQueue
 ROOT = Path(__file__).parents[1]
 LIST, TABLE = ROOT / "tests/mutants.toml", ROOT / "book/results/mutants.csv"
 COLUMNS = ("key", "fault", "caught", "by", "seconds", "date", "code")
+SERVER = multiprocessing.get_context("forkserver")  # imports the large packages once, not for every fault
+LARGE = ["torch", "lightning_fabric", "scanpy", "igraph", "umap", "sklearn.manifold", "sklearn.mixture", "pytest"]
 COPIED = ("scdl_teach", "tests", "data", "book/results", "pyproject.toml")
 
 
@@ -75,18 +78,31 @@ def write(path, text):
     Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
 
 
+def begin(folder, out, words, limit):
+    """A child: what it prints goes to a file, the package is that of the copy, and its computing time is bounded."""
+    if limit:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+    for stream in (1, 2):
+        os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)
+    sys.exit(importlib.import_module("pytest").main(words))
+
+
 def run_tests(folder, tests, limit, *options):
     """The names of the tests that failed in a copy; one that did not end in time, or ended the interpreter, failed."""
-    env = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    words = ["-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", *options, *map(str, tests)]
-    try:
-        made = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return [f"no end within {limit} s"]
-    if made.returncode in (4, 5):
-        sys.exit(f"pytest found no tests in {' '.join(map(str, tests))}:\n{made.stdout[-500:]}{made.stderr[-500:]}")
-    found = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", made.stdout, re.M)
-    return found or ([f"pytest ended with {made.returncode}"] if made.returncode else [])
+    out = folder / "said.txt"
+    out.unlink(missing_ok=True)
+    words = ["-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", *options, *map(str, tests)]
+    child = SERVER.Process(target=begin, args=(folder, out, words, limit))
+    child.start()
+    child.join()
+    text = out.read_text(encoding="utf-8") if out.exists() else ""
+    if child.exitcode in (4, 5):
+        sys.exit(f"pytest found no tests in {' '.join(map(str, tests))}: {text[-500:]}")
+    found = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", text, re.M)
+    return found or ([f"no end within {limit} s" if child.exitcode < 0 else "pytest gave up"] if child.exitcode else [])
 
 
 def judged(fault, copies, limit):
@@ -137,6 +153,8 @@ def said(row):
 
 def run(chosen, processes, limit):
     """The rows of all chosen faults, each told as soon as it is known."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    SERVER.set_forkserver_preload(LARGE)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         copies = SimpleQueue()
@@ -146,6 +164,7 @@ def run(chosen, processes, limit):
             for row in pool.map(lambda fault: judged(fault, copies, limit), chosen):
                 print(said(row), flush=True)
                 rows.append(row)
+                store([row])
         return void(rows, copies.get())
 
 
@@ -153,7 +172,9 @@ def main():
     words = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     words.add_argument("--only", nargs="+", metavar="KEY", help="keys of systems, or core, nn")
     words.add_argument("--processes", type=int, default=2)
-    words.add_argument("--limit", type=int, default=300, help="seconds after which tests without an end have caught the fault")
+    words.add_argument(
+        "--limit", type=int, default=300, help="seconds of computing after which tests without an end have caught a fault"
+    )
     said_words = words.parse_args()
     chosen = [f for f in faults() if said_words.only is None or f["key"] in said_words.only]
     if strange := set(said_words.only or ()) - {f["key"] for f in chosen}:
@@ -165,7 +186,11 @@ def main():
     rows = run(chosen, said_words.processes, said_words.limit)
     store(rows)
     missed = [r for r in rows if not r["caught"]]
-    print(f"\n{len(rows) - len(missed)} of {len(rows)} faults caught ({1 - len(missed) / len(rows):.0%})", *map(said, missed), sep="\n")
+    print(
+        f"\n{len(rows) - len(missed)} of {len(rows)} faults caught ({1 - len(missed) / len(rows):.0%})",
+        *map(said, missed),
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":
