@@ -11,7 +11,6 @@ import importlib.util
 import multiprocessing
 import os
 import re
-import resource
 import shutil
 import sys
 import tempfile
@@ -19,13 +18,13 @@ import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 LIST, TABLE = ROOT / "tests/mutants.toml", ROOT / "book/results/mutants.csv"
 COLUMNS = ("key", "fault", "caught", "by", "seconds", "date", "code")
-SERVER = multiprocessing.get_context("forkserver")  # imports the large packages once, not for every fault
 LARGE = ["torch", "lightning_fabric", "scanpy", "igraph", "umap", "sklearn.manifold", "sklearn.mixture", "pytest"]
 COPIED = ("scdl_teach", "tests", "data", "book/results", "pyproject.toml")
 
@@ -78,9 +77,19 @@ def write(path, text):
     Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
 
 
+@cache
+def server():
+    """What starts the children: it imports the large packages once, not for every fault. Not on Windows."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LARGE)
+    return context
+
+
 def begin(folder, out, words, limit):
     """A child: what it prints goes to a file, the package is that of the copy, and its computing time is bounded."""
     if limit:
+        import resource  # not on Windows
+
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     for stream in (1, 2):
         os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
@@ -95,8 +104,10 @@ def run_tests(folder, tests, limit, *options):
     out = folder / "said.txt"
     out.unlink(missing_ok=True)
     words = ["-q", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", *options, *map(str, tests)]
-    child = SERVER.Process(target=begin, args=(folder, out, words, limit))
+    child = server().Process(target=begin, args=(folder, out, words, limit))
     child.start()
+    child.join(limit and 10 * limit)
+    child.kill()  # if it waits for something that never comes
     child.join()
     text = out.read_text(encoding="utf-8") if out.exists() else ""
     if child.exitcode in (4, 5):
@@ -154,7 +165,6 @@ def said(row):
 def run(chosen, processes, limit):
     """The rows of all chosen faults, each told as soon as it is known."""
     os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    SERVER.set_forkserver_preload(LARGE)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         copies = SimpleQueue()
