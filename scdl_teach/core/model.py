@@ -314,7 +314,7 @@ class Model(Estimator, nn.Module):
         """Higher is better; a model whose loss need not fall says here what should rise."""
         return -self.loss(b)
 
-    def total(self, **terms):
+    def sum_of(self, **terms):
         """The sum of the terms of a loss, each with its weight already; all are noted for ``history_``."""
         self.log(**terms)
         return sum(terms.values())
