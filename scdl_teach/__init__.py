@@ -10,7 +10,7 @@ Importing this loads neither torch nor scanpy: what is asked for is imported whe
 from importlib.metadata import version as _version
 
 __version__ = _version("scdl-teach")
-_LAZY = ("datasets", "metrics", "notebook", "plot", "simulate", "testing")
+_LAZY = ("datasets", "metrics", "notebook", "plot", "results", "simulate", "testing")
 _ERRORS = ("DataError", "DataWarning")
 
 

@@ -1,5 +1,7 @@
 """Figures: one look, Okabe-Ito colours (safe for colour-blind readers), readable when projected."""
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -75,6 +77,69 @@ def claims(table, better="higher", title=""):
         ax.scatter(v.mean(), y, marker="|", s=320, color=colors[name], zorder=4)
     ax.set(yticks=range(len(names)), yticklabels=names[::-1], xlabel=f"{better} is better", title=title)
     ax.grid(axis="y", color="#DDDDDD", zorder=0)
+    return fig
+
+
+def dots(rows, xlabel, colors=None, markers=None, size=(7.4, 0.42), **axes):
+    """One row a method, one dot a seed: ``{name: values}``.
+
+    ``colors`` and ``markers``: by name, grey triangles for all others; without them every row has its own. ``size``: inches of the
+    width and of a row; ``axes``: limits and the like for the axes.
+    """
+    fig, ax = plt.subplots(figsize=(size[0], size[1] * len(rows) + 1.0))
+    for i, (name, v) in enumerate(rows.items()):
+        v = np.atleast_1d(np.asarray(v, float))
+        up = np.linspace(-0.16, 0.16, len(v)) if len(v) > 1 else np.zeros(1)
+        color = CYCLE[i] if colors is None else colors.get(name, GREY)
+        mark = MARKERS[i] if markers is None else markers.get(name, "^")
+        ax.scatter(v, len(rows) - 1 - i + up, s=46, alpha=0.75, linewidths=0, color=color, marker=mark, zorder=3)
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows)[::-1], xlabel=xlabel, **axes)
+    ax.grid(axis="y", color="#DDDDDD", zorder=0)
+    return fig
+
+
+def bars(table, ylabel, size=(8.4, 3.2), **axes):
+    """``{group: {arm: values}}``: a bar for the mean and a dot for each value; ``axes``: limits and the like."""
+    fig, ax = plt.subplots(figsize=size)
+    arms = list(next(iter(table.values())))
+    for i, arm in enumerate(arms):
+        at = np.arange(len(table)) + (i - (len(arms) - 1) / 2) * 0.8 / len(arms)
+        ax.bar(at, [np.mean(v[arm]) for v in table.values()], 0.72 / len(arms), color=CYCLE[i], alpha=0.55, label=arm)
+        for x, v in zip(at, table.values()):
+            ax.scatter(np.full(np.size(v[arm]), x), v[arm], s=14, color=CYCLE[i], zorder=3)
+    ax.set(xticks=range(len(table)), xticklabels=list(table), ylabel=ylabel, **axes)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9.5)
+    return fig
+
+
+def shares(panels, colors, xlabel="share of unseen ones found"):
+    """Lying bars from 0 to 1 with their numbers, one panel a data set: ``{title: {name: share}}``; ``colors`` by name, else grey."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(8.5, 2.9), squeeze=False)
+    for ax, (title, scores) in zip(axes[0], panels.items()):
+        names = list(scores)[::-1]
+        ax.barh(names, [scores[k] for k in names], color=[colors.get(k, GREY) for k in names], height=0.65)
+        for i, k in enumerate(names):
+            ax.text(scores[k] + 0.02, i, f"{scores[k]:.2f}", va="center", fontsize=10)
+        ax.set(xlim=(0, 1.18), xlabel=xlabel, xticks=[0, 0.5, 1])
+        ax.set_title(title, fontsize=11)
+    return fig
+
+
+def types_and_batches(panels, obs, figsize, size=9, axes=(0, 1), **shared):
+    """Two components of several tables (cells x components): colour the type, sign the batch; one key for all panels."""
+    fig, grid = plt.subplots(1, len(panels), figsize=figsize, squeeze=False, **shared)
+    signs = dict(zip(sorted(set(obs["batch"])), "o^"))
+    colors = dict(zip(sorted(set(obs["cell_type"])), CYCLE))
+    for ax, (title, z) in zip(grid[0], panels.items()):
+        for (kind, color), (batch, mark) in product(colors.items(), signs.items()):
+            rows = ((obs["cell_type"] == kind) & (obs["batch"] == batch)).to_numpy()
+            ax.scatter(*z[rows][:, axes].T, s=size, color=color, marker=mark, alpha=0.6, linewidths=0)
+        ax.set(xticks=[], yticks=[], xlabel=f"component {axes[0] + 1}")
+        ax.set_title(title, fontsize=11)
+    grid[0][0].set_ylabel(f"component {axes[1] + 1}")
+    key = [grid[0][0].scatter([], [], color=c, label=f"type {k[1:]}") for k, c in colors.items()]
+    key += [grid[0][0].scatter([], [], color="black", marker=m, label=f"batch {b[1:]}") for b, m in signs.items()]
+    fig.legend(handles=key, loc="outside lower center", ncols=len(colors) + 2, fontsize=9.5)
     return fig
 
 

@@ -11,7 +11,18 @@ from functools import cache
 from pathlib import Path
 
 APART = {"core", "storage", "validation", "progress", "arrays", "download"}  # answered for by the numbers of the engine
-APART |= {"testing", "claims", "toys", "lessons", "plot", "diagram", "notebook", "cli", "registry", "results"}  # computes no result
+APART |= {
+    "testing",
+    "claims",
+    "toys",
+    "lessons",
+    "plot",
+    "diagram",
+    "notebook",
+    "cli",
+    "registry",
+    "results",
+}  # computes no result
 APART |= {"datasets", "loaders", "foreign", "cellranger", "intake", "recipes", "report", "writing"}  # data with sums of their own
 MARKS = {"claims", "comparison"}  # bars and words; the rows hold them beside the numbers
 SKIPPED = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}  # in some Pythons only, or without meaning here

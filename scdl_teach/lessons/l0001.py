@@ -1,7 +1,5 @@
 """Lesson 0001, the tour: its figures, its small measures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -208,12 +206,6 @@ def largest(adata):
     first = adata.obs["batch"] == "b0"
     most = adata.obs["cell_type"][first].value_counts().index[0]
     return float((adata.obs["cell_type"][~first] == most).mean())
-
-
-def study(key):
-    """The rows of one system in the table that `make study` writes."""
-    path = Path(__file__).parents[2] / "book/results/claims.csv"
-    return pd.read_csv(path).query("key == @key").reset_index(drop=True)
 
 
 @torch.no_grad()

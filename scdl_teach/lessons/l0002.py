@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from .. import plot, simulate
+from .. import metrics, plot, simulate
 
 
 # -- figures -------------------------------------------------------------------------------------------
@@ -108,9 +108,8 @@ def stopping(rows, errors, cells, entries):
 # -- measures ------------------------------------------------------------------------------------------
 def logs(adata):
     """Centred log counts at the median depth (cells x genes), as a tensor."""
-    x = adata.X.toarray()
-    y = np.log1p(x / x.sum(1, keepdims=True) * np.median(x.sum(1)))
-    return torch.tensor(y - y.mean(0), dtype=torch.float32)
+    y = metrics.log_median(adata.X)
+    return torch.tensor(y - y.mean(0))
 
 
 def pca_error(y, k):

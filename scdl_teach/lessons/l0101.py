@@ -1,7 +1,6 @@
 """Lesson 0101, neurons: its data, its figures, and the judges of its exercises."""
 
 from itertools import product
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,12 +51,6 @@ def few(label, rows, seed, each=5):
     rng = np.random.default_rng(seed)
     kinds = [k for k, n in pd.Series(label).value_counts().items() if n >= 15]
     return np.concatenate([rng.permutation(rows[label[rows] == k])[:each] for k in kinds]), kinds
-
-
-def study(key):
-    """The rows of one system in the table that `make study` writes."""
-    path = Path(__file__).parents[2] / "book/results/claims.csv"
-    return pd.read_csv(path).query("key == @key").reset_index(drop=True)
 
 
 def best(x, y, rows, held):

@@ -1,8 +1,6 @@
 """Lesson 0102, recurrent nets: its data, its figures, and the judges of its exercises."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -97,13 +95,6 @@ def faded(kind, scale=None, frames=50, hidden=16, seed=0):
         if scale:  # a turn, times the stretch
             torch.nn.init.orthogonal_(net.U.weight).mul_(scale)
         return net.fading(torch.rand(frames, 2).double() * 0.2).detach().numpy()
-
-
-def study():
-    """The rows of the three nets in the table that `make study` writes, their rivals unpacked."""
-    table = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv")
-    table = table[table["key"].isin(["rnn", "lstm", "gru"])].reset_index(drop=True)
-    return table.join(pd.DataFrame([json.loads(m) for m in table["more"]]))
 
 
 # -- figures -----------------------------------------------------------------------------------------------
@@ -212,33 +203,6 @@ def gates(a, cell, slope, keep):
         for i, p in enumerate(at):
             ax.axvline(p + 1, color=plot.RED, ls="--", lw=1.5, label=None if i else "pulse")
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return fig
-
-
-def dots(rows, xlabel):
-    """One row a method, one dot a seed: ``{name: values}``."""
-    fig, ax = plt.subplots(figsize=(7.4, 0.42 * len(rows) + 1.0))
-    for y, (name, v) in enumerate(list(rows.items())[::-1]):
-        v = np.asarray(v, float)
-        up = np.linspace(-0.16, 0.16, len(v))
-        ax.scatter(
-            v, y + up, s=46, alpha=0.75, linewidths=0, color=COLORS.get(name, plot.GREY), marker=MARKS.get(name, "^"), zorder=3
-        )
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows)[::-1], xlabel=xlabel, xlim=(0.45, 1.02))
-    ax.grid(axis="y", color="#DDDDDD", zorder=0)
-    return fig
-
-
-def bars(panels, xlabel="share of unseen ones found"):
-    """Bars of several methods, one panel a data set: ``{title: {name: share}}``; the number stands at each bar."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(8.5, 2.9), squeeze=False)
-    for ax, (title, scores) in zip(axes[0], panels.items()):
-        names = list(scores)[::-1]
-        ax.barh(names, [scores[k] for k in names], color=[COLORS.get(k, plot.GREY) for k in names], height=0.65)
-        for i, k in enumerate(names):
-            ax.text(scores[k] + 0.02, i, f"{scores[k]:.2f}", va="center", fontsize=10)
-        ax.set(xlim=(0, 1.18), xlabel=xlabel, xticks=[0, 0.5, 1])
-        ax.set_title(title, fontsize=11)
     return fig
 
 

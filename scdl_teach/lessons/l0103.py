@@ -1,8 +1,6 @@
 """Lesson 0103, transformers: its data, its figures, and the judges of its exercises."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,13 +86,6 @@ def lines(learn, test, genes=slice(None)):
     m = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
     m.fit(np.asarray(log_cp10k(learn.X))[:, genes], learn.obs["label"].astype(str))
     return m.score(np.asarray(log_cp10k(test.X))[:, genes], test.obs["label"].astype(str))
-
-
-def study(key="transformer"):
-    """The rows of one system in the table that `make study` writes, its extra columns unpacked."""
-    path = Path(__file__).parents[2] / "book/results/claims.csv"
-    rows = pd.read_csv(path).query("key == @key").reset_index(drop=True)
-    return rows.join(pd.DataFrame([json.loads(m) for m in rows["more"]]))
 
 
 def sharpness(widths, seed=0, keys=10, draws=2000):
@@ -288,18 +279,6 @@ def cost(sizes, counted):
     ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
     ax.minorticks_off()
     ax.legend(fontsize=9.5)
-    return fig
-
-
-def dots(rows, xlabel):
-    """One row a method, one dot a seed: ``{name: values}``."""
-    fig, ax = plt.subplots(figsize=(7.4, 0.42 * len(rows) + 1.0))
-    for y, v in enumerate(list(rows.values())[::-1]):
-        v, i = np.atleast_1d(np.asarray(v, float)), len(rows) - 1 - y
-        up = np.linspace(-0.16, 0.16, len(v)) if len(v) > 1 else np.zeros(1)
-        ax.scatter(v, y + up, s=46, alpha=0.75, linewidths=0, color=plot.CYCLE[i], marker=plot.MARKERS[i], zorder=3)
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows)[::-1], xlabel=xlabel, ylim=(-0.6, len(rows) - 0.4))
-    ax.grid(axis="y", color="#DDDDDD", zorder=0)
     return fig
 
 

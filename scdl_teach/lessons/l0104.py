@@ -1,11 +1,7 @@
 """Lesson 0104, convolution: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Rectangle
@@ -19,6 +15,12 @@ from .. import datasets, plot
 from ..metrics import log_cp10k
 
 BASES = "ACGT"
+COLORS = {
+    "convolution, 16 kernels": plot.BLUE,
+    "CNN, t-SNE layout": plot.BLUE,
+    "CNN, random layout": plot.BLUE,
+    "oracle": "black",
+}
 BASE_COLORS = [plot.GREEN, plot.BLUE, plot.ORANGE, plot.RED]
 MOTIF, SURE = "TGACTCAG", 0.9
 
@@ -106,12 +108,6 @@ def lines(learn, test, seed=0):
     return {k: float(m.fit(x, learn.obs["label"]).score(t, test.obs["label"])) for k, m in models.items()}
 
 
-def study():
-    """The rows of the CNN in the table that `make study` writes, its extra columns unpacked."""
-    table = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == 'cnn'").reset_index(drop=True)
-    return table.join(pd.DataFrame([json.loads(m) for m in table["more"]]))
-
-
 def together(model, adata, near=1.5):
     """Mean correlation of two genes whose pixels are neighbours, and of any two genes."""
     r = np.corrcoef(log_cp10k(adata.X).T)
@@ -196,20 +192,6 @@ def kernel_and_motif(kernel):
     return fig
 
 
-def bars(panels, own=("convolution", "CNN")):
-    """Bars of several methods, one panel a data set: ``{title: {name: share}}``; the number stands at each bar."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(8.5, 2.9), squeeze=False)
-    for ax, (title, scores) in zip(axes[0], panels.items()):
-        names = list(scores)[::-1]
-        colors = [plot.BLUE if k.startswith(own) else "black" if k == "oracle" else plot.GREY for k in names]
-        ax.barh(names, [scores[k] for k in names], color=colors, height=0.65)
-        for i, k in enumerate(names):
-            ax.text(scores[k] + 0.02, i, f"{scores[k]:.2f}", va="center", fontsize=10)
-        ax.set(xlim=(0, 1.18), xlabel="share of unseen ones found", xticks=[0, 0.5, 1])
-        ax.set_title(title, fontsize=11)
-    return fig
-
-
 def layout(model, adata, marks):
     """Where the genes are (markers named), and the mean picture of some types."""
     kinds = [k for k in ("CD14+ Monocyte", "CD19+ B", "CD56+ NK") if (adata.obs["label"] == k).any()]
@@ -230,18 +212,6 @@ def layout(model, adata, marks):
     for ax in axes:
         ax.set(xticks=[], yticks=[], xlabel="pixel", ylabel="pixel" if ax is axes[0] else "")
     fig.colorbar(image, ax=axes[-1], label="mean expression, 0 to 1", shrink=0.9)
-    return fig
-
-
-def dots(rows, xlabel):
-    """One row a method, one dot a seed: ``{name: values}``."""
-    fig, ax = plt.subplots(figsize=(7.4, 0.42 * len(rows) + 1.0))
-    for y, v in enumerate(list(rows.values())[::-1]):
-        v, i = np.asarray(v, float), len(rows) - 1 - y
-        up = np.linspace(-0.16, 0.16, len(v))
-        ax.scatter(v, y + up, s=46, alpha=0.75, linewidths=0, color=plot.CYCLE[i], marker=plot.MARKERS[i], zorder=3)
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows)[::-1], xlabel=xlabel)
-    ax.grid(axis="y", color="#DDDDDD", zorder=0)
     return fig
 
 

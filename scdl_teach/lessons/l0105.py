@@ -1,12 +1,9 @@
 """Lesson 0105, autoencoders: its data, its figures, and the judges of its exercises."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from scipy.linalg import subspace_angles
@@ -25,17 +22,10 @@ def arc(n=600, noise=0.06, seed=0):
     return torch.tensor(x, dtype=torch.float32), t
 
 
-def logs(x):
-    """log1p of counts at the median depth (cells x genes)."""
-    x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
-    total = x.sum(1, keepdims=True)
-    return np.log1p(x / total * np.median(total)).astype(np.float32)
-
-
 def tissue(n=700, seed=0):
     """Simulated cells: log counts as AnnData with their types, the true means, and the counts."""
     a = simulate.counts(n=n, seed=seed)
-    return AnnData(logs(a.X), obs=a.obs.copy()), a.layers["truth"], a.X.toarray()
+    return AnnData(metrics.log_median(a.X), obs=a.obs.copy()), a.layers["truth"], a.X.toarray()
 
 
 def error(values, truth):
@@ -75,7 +65,7 @@ def groups(z, kinds, seed=0):
 def blood(seed=0, genes=400):
     """PBMC, its most variable genes as log counts, with counts in ``layers["raw"]``: 560 cells to learn, 140 to judge by."""
     a = datasets.variable_genes(datasets.pbmc(), genes)
-    y = AnnData(logs(a.X), obs=a.obs.copy(), layers={"raw": a.X.toarray()})
+    y = AnnData(metrics.log_median(a.X), obs=a.obs.copy(), layers={"raw": a.X.toarray()})
     order = np.random.default_rng(seed).permutation(a.n_obs)
     return y[order[:560]].copy(), y[order[560:]].copy()
 
@@ -85,12 +75,6 @@ def told(z, target, z_new, target_new):
     w = np.linalg.lstsq(np.column_stack([z, np.ones(len(z))]), target, rcond=None)[0]
     left = target_new - np.column_stack([z_new, np.ones(len(z_new))]) @ w
     return float(1 - left.var() / target_new.var())
-
-
-def study(key):
-    """The rows of one system in the table that `make study` writes, its extra columns unpacked."""
-    table = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return table.join(pd.DataFrame([json.loads(m) for m in table["more"]]))
 
 
 # -- figures -----------------------------------------------------------------------------------------------
@@ -169,18 +153,6 @@ def arrows(x, grid, step):
     ax.quiver(*grid.T, *step.T, color=plot.BLUE, angles="xy", scale_units="xy", scale=1, width=0.004)
     ax.set(xlabel="programme 1", ylabel="programme 2", title="answer minus question")
     ax.legend(loc="lower center", markerscale=2)
-    return fig
-
-
-def dots(rows, xlabel):
-    """One row a method, one dot a seed: ``{name: values}``."""
-    fig, ax = plt.subplots(figsize=(7.6, 0.4 * len(rows) + 1.0))
-    for y, v in enumerate(list(rows.values())[::-1]):
-        v, i = np.asarray(v, float), len(rows) - 1 - y
-        up = np.linspace(-0.16, 0.16, len(v))
-        ax.scatter(v, y + up, s=46, alpha=0.75, linewidths=0, color=plot.CYCLE[i], marker=plot.MARKERS[i], zorder=3)
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows)[::-1], xlabel=xlabel)
-    ax.grid(axis="y", color="#DDDDDD", zorder=0)
     return fig
 
 

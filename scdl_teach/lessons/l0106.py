@@ -1,11 +1,9 @@
 """Lesson 0106, the variational autoencoder: its data, its figures, and the judges of its exercises."""
 
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from matplotlib.patches import Ellipse
@@ -13,16 +11,14 @@ from scipy.linalg import hadamard
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from .. import plot
+from .. import metrics, plot
 from ..metrics import truth_error
 
 
 # -- data and measures -------------------------------------------------------------------------------------
 def logs(adata):
     """AnnData of log1p counts at the median depth; labels and truth are kept."""
-    x = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
-    size = x.sum(1, keepdims=True)
-    out = AnnData(np.log1p(x / size * np.median(size)).astype(np.float32), adata.obs.copy(), adata.var.copy())
+    out = AnnData(metrics.log_median(adata.X), adata.obs.copy(), adata.var.copy())
     if "truth" in adata.layers:
         out.layers["truth"] = adata.layers["truth"]
     return out
@@ -70,12 +66,6 @@ def by_neighbours(z, labels, seed=0):
     test = np.random.default_rng(seed).permutation(len(z))[: len(z) // 5]
     learn = np.setdiff1d(np.arange(len(z)), test)
     return float(KNeighborsClassifier(15).fit(z[learn], labels[learn]).score(z[test], labels[test]))
-
-
-def study(key):
-    """The rows of one system in the table that `make study` writes."""
-    path = Path(__file__).parents[2] / "book/results/claims.csv"
-    return pd.read_csv(path).query("key == @key").reset_index(drop=True)
 
 
 # -- figures -----------------------------------------------------------------------------------------------

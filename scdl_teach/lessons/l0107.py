@@ -1,11 +1,9 @@
 """Lesson 0107, adversaries: its data, its figures, and the judges of its exercises."""
 
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -51,12 +49,6 @@ def mixture(x, k, n, seed=0):
 def apart(made, held):
     """MMD of made and held-out rows: 0 when they are alike."""
     return float(mmd(torch.as_tensor(np.asarray(made), dtype=torch.float32), held))
-
-
-def study(key):
-    """The rows of one system in the table that `make study` writes."""
-    path = Path(__file__).parents[2] / "book/results/claims.csv"
-    return pd.read_csv(path).query("key == @key").reset_index(drop=True)
 
 
 def jsd(delta):

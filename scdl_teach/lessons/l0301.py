@@ -1,7 +1,5 @@
 """Lesson 0301, dropout: what zeros are, what classical imputation does to them; figures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -48,16 +46,6 @@ def zeros(x):
 
 def one_type(adata, kind="CD14+ Monocyte"):
     return table(adata[adata.obs["cell_type"] == kind])
-
-
-def stored():
-    """Rows of the classical systems in the comparison that `make study` writes, names as in the text."""
-    path = Path(__file__).parents[2] / "book/results/imputation.csv"
-    t = pd.read_csv(path)
-    t = t[t["method"].isin([*NAMES, "oracle"])].copy()
-    t["method"] = t["method"].map(NAMES | {"oracle": "oracle"})
-    best = t[t["method"] == "oracle"].set_index("seed")["thinning"]
-    return t.assign(above=t["thinning"] - t["seed"].map(best))
 
 
 def with_rare(keep=8, n=500, seed=0):

@@ -1,7 +1,5 @@
 """Lesson 0302, autoencoders that fill zeros: what a loss on non-zeros asks for; figures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -64,15 +62,6 @@ def both_masks(adata, methods, seed=0):
             found.append(float(np.square(np.log1p(f(a)[hidden]) - np.log1p(table(adata)[hidden])).mean()))
         rows[name] = found
     return pd.DataFrame(rows, index=["non-zeros hidden", "any entry hidden"]).T
-
-
-def stored():
-    """Rows of this lesson's systems in the comparison that `make study` writes, names as in the text."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/imputation.csv")
-    t = t[t["method"].isin([*NAMES, "oracle"])].copy()
-    t["method"] = t["method"].map(NAMES | {"oracle": "oracle"})
-    best = t[t["method"] == "oracle"].set_index("seed")["thinning"]
-    return t.assign(above=t["thinning"] - t["seed"].map(best))
 
 
 def blood(genes=300):

@@ -1,7 +1,5 @@
 """Lesson 0303, count models: what it measures, its figures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -41,15 +39,6 @@ def with_decoys(adata, n=60, theta=5.0, seed=0):
     pick = np.random.default_rng(seed).choice(adata.n_vars, n, replace=False)
     fake = simulate.decoys(adata.X, theta, seed)[:, pick]
     return datasets.add_genes(adata, fake, "decoy-" + adata.var_names[pick])
-
-
-def stored(methods):
-    """Rows of the comparison of all systems that `make study` writes, names as in the text."""
-    table = pd.read_csv(Path(__file__).parents[2] / "book/results/imputation.csv")
-    table = table[table["method"].isin([*methods, "oracle"])].copy()
-    table["method"] = table["method"].map(methods | {"oracle": "oracle"})
-    best = table[table["method"] == "oracle"].set_index("seed")["thinning"]
-    return table.assign(above=table["thinning"] - table["seed"].map(best))
 
 
 # -- figures -----------------------------------------------------------------------------------------------

@@ -1,12 +1,9 @@
 """Lesson 0304, regularised autoencoders: its data, its figures, and the judges of its exercises."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from sklearn.cluster import KMeans
@@ -18,17 +15,10 @@ NAMES = {"gene_mean": "gene mean", "knn": "kNN smoothing", "saucie": "SAUCIE", "
 
 
 # -- data and measures -------------------------------------------------------------------------------------
-def logs(x):
-    """log1p of counts at the median depth (cells x genes)."""
-    x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
-    total = x.sum(1, keepdims=True)
-    return np.log1p(x / total * np.median(total)).astype(np.float32)
-
-
 def tissue(n=500, seed=0):
     """Simulated cells as log counts with their types; the true means; the counts."""
     a = simulate.counts(n=n, seed=seed)
-    return AnnData(logs(a.X), obs=a.obs.copy()), a.layers["truth"], a
+    return AnnData(metrics.log_median(a.X), obs=a.obs.copy()), a.layers["truth"], a
 
 
 def error(values, truth):
@@ -46,7 +36,7 @@ def blocks(n=200, genes=40, seed=0):
 def two_batches(seed=0):
     """The same types in two batches: log counts with obs batch and cell_type."""
     a = simulate.batches(n=600, genes=200, types=3, bs=0.6, seed=seed)
-    return AnnData(logs(a.X), obs=a.obs.copy())
+    return AnnData(metrics.log_median(a.X), obs=a.obs.copy())
 
 
 def components(x, kinds, n=10, seed=0):
@@ -57,22 +47,7 @@ def components(x, kinds, n=10, seed=0):
 
 def blood(genes=300):
     a = datasets.variable_genes(datasets.pbmc(), genes)
-    return AnnData(logs(a.X), obs=a.obs.copy())
-
-
-def stored():
-    """Rows of this lesson's systems in the comparison that `make study` writes, names as in the text."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/imputation.csv")
-    t = t[t["method"].isin([*NAMES, "oracle"])].copy()
-    t["method"] = t["method"].map(NAMES | {"oracle": "oracle"})
-    best = t[t["method"] == "oracle"].set_index("seed")["thinning"]
-    return t.assign(above=t["thinning"] - t["seed"].map(best))
-
-
-def study(key):
-    """The rows of one system in the table of claims, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
+    return AnnData(metrics.log_median(a.X), obs=a.obs.copy())
 
 
 # -- figures -----------------------------------------------------------------------------------------------

@@ -1,11 +1,7 @@
 """Lesson 0305, divide and conquer, matrix completion, transfer: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 from .. import datasets, plot, simulate
 
@@ -48,21 +44,6 @@ def atlas(n=100, reference=600, seed=0):
 
 def blood(genes=300):
     return datasets.variable_genes(datasets.pbmc(), genes)
-
-
-def stored(names=NAMES):
-    """Rows of systems in the comparison that `make study` writes, names as in the text."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/imputation.csv")
-    t = t[t["method"].isin([*names, "oracle"])].copy()
-    t["method"] = t["method"].map(names | {"oracle": "oracle"})
-    best = t[t["method"] == "oracle"].set_index("seed")["thinning"]
-    return t.assign(above=t["thinning"] - t["seed"].map(best))
-
-
-def study(key):
-    """The rows of one system in the table of claims, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
 
 
 # -- figures -----------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Lesson 0306, a fair comparison of imputation: its table, its figures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -40,12 +38,6 @@ SCORES = {  # column: (short name, is lower better?)
 
 
 # -- data and measures -------------------------------------------------------------------------------------
-def stored():
-    """The comparison that `make study` writes: one row a method and seed, names as in the text."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/imputation.csv")
-    return t.assign(method=t["method"].map(NAMES))
-
-
 def ranks(table, scores=SCORES):
     """Rank of the mean of each method in each score (1: best), methods x scores; rivals without a network and oracle left out."""
     mean = table.groupby("method").mean(numeric_only=True).drop(index=PLAIN)

@@ -1,8 +1,5 @@
 """Lesson 0401, batch effects and classical correction: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -76,45 +73,16 @@ def one_sample_each(seed=0):
     return a
 
 
-def claims(key):
-    """The rows of a system in the table that `make study` writes, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
-
-
 def alarms(p, fold):
     """Share of the genes without a difference that a test calls different at 0.05, and of those with one."""
     p, same = np.asarray(p), np.asarray(fold) == 0
     return float((p[same] < 0.05).mean()), float((p[~same] < 0.05).mean())
 
 
-def study():
-    """The rows of the four methods in the table that `make study` writes, their extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv")
-    t = t[t["key"].isin(["limma", "combat", "mnn"])].reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
-
-
 # -- figures -----------------------------------------------------------------------------------------------
 def maps(panels, obs):
     """First two components of several tables: colour the type, sign the batch."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(8.5, 8.5 / len(panels) + 0.6), squeeze=False)
-    kinds, batches = sorted(set(obs["cell_type"])), sorted(set(obs["batch"]))
-    for ax, (title, x) in zip(axes[0], panels.items()):
-        z = look(x, 2)
-        for k, color in zip(kinds, plot.CYCLE):
-            for b, mark in zip(batches, "o^"):
-                rows = ((obs["cell_type"] == k) & (obs["batch"] == b)).to_numpy()
-                ax.scatter(*z[rows].T, s=9, color=color, marker=mark, alpha=0.6, linewidths=0)
-        ax.set(xticks=[], yticks=[], xlabel="component 1")
-        ax.set_title(title, fontsize=11)
-    axes[0][0].set_ylabel("component 2")
-    for k, color in zip(kinds, plot.CYCLE):
-        axes[0][0].scatter([], [], color=color, label=f"type {k[1:]}")
-    for b, mark in zip(batches, "o^"):
-        axes[0][0].scatter([], [], color="black", marker=mark, label=f"batch {b[1:]}")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds) + 2, fontsize=9.5)
-    return fig
+    return plot.types_and_batches({t: look(x, 2) for t, x in panels.items()}, obs, (8.5, 8.5 / len(panels) + 0.6))
 
 
 def account(rows):

@@ -1,8 +1,5 @@
 """Lesson 0402, matching distributions: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -67,12 +64,6 @@ def landed(z, obs, k=15):
     return pd.DataFrame({n: [(near[kind[~first] == t] == n).mean() for t in names] for n in names}, index=names)
 
 
-def claims():
-    """The rows of MMD-ResNet in the table that `make study` writes, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == 'mmd_resnet'").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
-
-
 def blood_of_two_days():
     """Real CyTOF, one person on two days, or a sentence on how to get it: (AnnData or None, sentence)."""
     try:
@@ -134,36 +125,7 @@ def course(rows):
 
 def maps(panels, obs, size=9, axes=(0, 1)):
     """Two components, the same for all panels: colour the type, sign the batch."""
-    fig, grid = plt.subplots(1, len(panels), figsize=(8.6, 8.6 / len(panels) + 0.7), squeeze=False, sharex=True, sharey=True)
-    kinds, batches = sorted(set(obs["cell_type"])), sorted(set(obs["batch"]))
-    for ax, (title, z) in zip(grid[0], panels.items()):
-        for k, color in zip(kinds, plot.CYCLE):
-            for b, mark in zip(batches, "o^"):
-                rows = ((obs["cell_type"] == k) & (obs["batch"] == b)).to_numpy()
-                ax.scatter(*z[rows][:, axes].T, s=size, color=color, marker=mark, alpha=0.6, linewidths=0)
-        ax.set(xticks=[], yticks=[], xlabel=f"component {axes[0] + 1}")
-        ax.set_title(title, fontsize=11)
-    grid[0][0].set_ylabel(f"component {axes[1] + 1}")
-    for k, color in zip(kinds, plot.CYCLE):
-        grid[0][0].scatter([], [], color=color, label=f"type {k[1:]}")
-    for b, mark in zip(batches, "o^"):
-        grid[0][0].scatter([], [], color="black", marker=mark, label=f"batch {b[1:]}")
-    fig.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds) + 2, fontsize=9.5)
-    return fig
-
-
-def bars(table, ylabel):
-    """``{group: {arm: values}}``: a bar for the mean and a dot for each value."""
-    fig, ax = plt.subplots(figsize=(8.4, 3.2))
-    arms = list(next(iter(table.values())))
-    for i, arm in enumerate(arms):
-        at = np.arange(len(table)) + (i - (len(arms) - 1) / 2) * 0.8 / len(arms)
-        ax.bar(at, [np.mean(v[arm]) for v in table.values()], 0.72 / len(arms), color=plot.CYCLE[i], alpha=0.55, label=arm)
-        for x, v in zip(at, table.values()):
-            ax.scatter(np.full(np.size(v[arm]), x), v[arm], s=14, color=plot.CYCLE[i], zorder=3)
-    ax.set(xticks=range(len(table)), xticklabels=list(table), ylabel=ylabel, ylim=(0, 1.05))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9.5)
-    return fig
+    return plot.types_and_batches(panels, obs, (8.6, 8.6 / len(panels) + 0.7), size, axes, sharex=True, sharey=True)
 
 
 def moved(tables):

@@ -1,18 +1,14 @@
 """Lesson 0403, adversaries and clusters: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.decomposition import PCA
 
 from .. import metrics, plot, simulate
-from .l0402 import UNEQUAL, bars, bend, cells, first_of, judge, landed, location_scale, maps, moved
+from .l0402 import UNEQUAL, bend, cells, first_of, judge, landed, location_scale, maps, moved
 
-__all__ = ["UNEQUAL", "bars", "bend", "cells", "first_of", "judge", "landed", "location_scale", "maps", "moved"]
+__all__ = ["UNEQUAL", "bend", "cells", "first_of", "judge", "landed", "location_scale", "maps", "moved"]
 OWN = [[0.34, 0.33, 0.33, 0.0], [0.0, 0.33, 0.33, 0.34]]
 
 
@@ -48,12 +44,6 @@ def private_kept(z, obs, k=15):
     batch, kind = obs["batch"].to_numpy(str), obs["cell_type"].to_numpy(str)
     near = kind[knn(z, k)] == kind[:, None]
     return float(np.mean([near[kind == t].mean() for t in np.unique(kind) if len(set(batch[kind == t])) == 1]))
-
-
-def claims(key):
-    """The rows of a system in the table that `make study` writes, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
 
 
 def mixing_and_types(z, obs):

@@ -1,10 +1,7 @@
 """Lesson 0404, a fair comparison of batch correction: its data, its figures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from .. import get, intake, metrics, plot, simulate
@@ -21,15 +18,10 @@ SCORES = {
     "mixing": "mixing", "ilisi": "iLISI", "kbet": "kBET", "batch_asw": "batch\nASW",
     "transfer": "transfer", "clisi": "cLISI", "connectivity": "connec-\ntivity", "type_asw": "type\nASW", "ari": "clusters",
 }  # fmt: skip
+REAL = {k: v for k, v in NAMES.items() if k != "oracle"}  # no truth is known of real cells
 
 
 # -- data and measures -------------------------------------------------------------------------------------
-def stored(table="batch"):
-    """A comparison that `make study` writes, one row a method and seed, names as in the text."""
-    t = pd.read_csv(Path(__file__).parents[2] / f"book/results/{table}.csv")
-    return t.assign(method=t["method"].map(NAMES))
-
-
 def cells(props=None, seed=0, n=700):
     """Two simulated batches of counts; the comparison's own data on the same seed."""
     return simulate.batches(n=n, genes=300, bs=0.6, props=props, seed=seed)
@@ -93,24 +85,9 @@ def families():
 
 def two_maps(panels, obs):
     """First two components of several spaces: colour the type, sign the batch."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(8.5, min(8.5 / len(panels), 3.4) + 0.6), squeeze=False)
-    kinds, batches = sorted(set(obs["cell_type"])), sorted(set(obs["batch"]))
-    for ax, (title, z) in zip(axes[0], panels.items()):
-        z = intake.centred(z, np.zeros(len(z)))
-        z = z @ np.linalg.svd(z, full_matrices=False)[2][:2].T
-        for k, color in zip(kinds, plot.CYCLE):
-            for b, mark in zip(batches, "o^"):
-                rows = ((obs["cell_type"] == k) & (obs["batch"] == b)).to_numpy()
-                ax.scatter(*z[rows].T, s=9, color=color, marker=mark, alpha=0.6, linewidths=0)
-        ax.set(xticks=[], yticks=[], xlabel="component 1")
-        ax.set_title(title, fontsize=11)
-    axes[0][0].set_ylabel("component 2")
-    for k, color in zip(kinds, plot.CYCLE):
-        axes[0][0].scatter([], [], color=color, label=f"type {k[1:]}")
-    for b, mark in zip(batches, "o^"):
-        axes[0][0].scatter([], [], color="black", marker=mark, label=f"batch {b[1:]}")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds) + 2, fontsize=9.5)
-    return fig
+    flat = {t: intake.centred(z, np.zeros(len(z))) for t, z in panels.items()}
+    flat = {t: z @ np.linalg.svd(z, full_matrices=False)[2][:2].T for t, z in flat.items()}
+    return plot.types_and_batches(flat, obs, (8.5, min(8.5 / len(panels), 3.4) + 0.6))
 
 
 def trade(table, x, y, labels):

@@ -1,14 +1,14 @@
 """Lesson 0501, from PCA to UMAP: its data, its figures, and the judges of its exercises."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from .. import datasets, metrics, plot
+
+NAMES = {"two": "PCA, 2", "pca": "PCA, 10", "tsne": "t-SNE", "umap": "UMAP", "diffmap": "diffusion map", "gplvm": "GPLVM"}
+NAMES |= {"simlr": "SIMLR", "zifa": "ZIFA"}
 
 
 # -- data and measures -------------------------------------------------------------------------------------
@@ -75,14 +75,6 @@ def clumping(z):
 
     far = NearestNeighbors(n_neighbors=2).fit(z).kneighbors(z)[0][:, 1]
     return float(np.median(far) / z.std())
-
-
-def stored():
-    """The comparison of all embeddings that `make study` writes."""
-    names = {"two": "PCA, 2", "pca": "PCA, 10", "tsne": "t-SNE", "umap": "UMAP", "diffmap": "diffusion map", "gplvm": "GPLVM"}
-    names |= {"simlr": "SIMLR", "zifa": "ZIFA"}
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/embedding.csv")
-    return t[t["method"].isin(list(names))].assign(method=lambda d: d["method"].map(names))
 
 
 # -- figures -----------------------------------------------------------------------------------------------
@@ -162,20 +154,6 @@ def spreads(table):
         ax.bar(np.arange(len(table)) + 0.27 * (i - 1), v, 0.25, color=color, hatch=hatch, edgecolor="white", label=cloud)
     ax.set(xticks=range(len(table)), xticklabels=list(table), ylabel="spread / that of the middle")
     ax.legend(title="cloud", fontsize=9.5)
-    return fig
-
-
-def bars(table, ylabel):
-    """``{group: {arm: values}}``: a bar for the mean and a dot for each value."""
-    fig, ax = plt.subplots(figsize=(8.4, 3.1))
-    arms = list(next(iter(table.values())))
-    for i, arm in enumerate(arms):
-        at = np.arange(len(table)) + (i - (len(arms) - 1) / 2) * 0.8 / len(arms)
-        ax.bar(at, [np.mean(v[arm]) for v in table.values()], 0.72 / len(arms), color=plot.CYCLE[i], alpha=0.55, label=arm)
-        for x, v in zip(at, table.values()):
-            ax.scatter(np.full(np.size(v[arm]), x), v[arm], s=14, color=plot.CYCLE[i], zorder=3)
-    ax.set(xticks=range(len(table)), xticklabels=list(table), ylabel=ylabel)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9.5)
     return fig
 
 

@@ -1,11 +1,7 @@
 """Lesson 0502, variational embeddings: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 from sklearn.decomposition import PCA
@@ -49,12 +45,6 @@ def curves(n=300, per=12, noise=0.1, seed=0):
     return AnnData((clean + noise * rng.normal(size=clean.shape)).astype(np.float32)), z, shape
 
 
-def claims(key):
-    """The rows of a system in the table that `make study` writes, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
-
-
 # -- figures -----------------------------------------------------------------------------------------------
 def wiring():
     """A VAE whose code is also judged by its neighbours."""
@@ -95,22 +85,6 @@ def new_cells(z, kinds, fit, new):
         ax.set_title(title, fontsize=11)
     axes[0].set_ylabel("dimension 2")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, markerscale=1.6)
-    return fig
-
-
-def bars(table, ylabel, top=None):
-    """``{group: {arm: values}}``: a bar for the mean and a dot for each value."""
-    fig, ax = plt.subplots(figsize=(8.4, 3.1))
-    arms = list(next(iter(table.values())))
-    for i, arm in enumerate(arms):
-        at = np.arange(len(table)) + (i - (len(arms) - 1) / 2) * 0.8 / len(arms)
-        ax.bar(at, [np.mean(v[arm]) for v in table.values()], 0.72 / len(arms), color=plot.CYCLE[i], alpha=0.55, label=arm)
-        for x, v in zip(at, table.values()):
-            ax.scatter(np.full(np.size(v[arm]), x), v[arm], s=14, color=plot.CYCLE[i], zorder=3)
-    ax.set(xticks=range(len(table)), xticklabels=list(table), ylabel=ylabel)
-    if top:
-        ax.set_ylim(0, top)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9.5)
     return fig
 
 

@@ -1,8 +1,5 @@
 """Lesson 0503, knowledge-primed nets: its data, its figures, and the judges of its exercises."""
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -59,10 +56,8 @@ def blood():
 
 def logs(a):
     """Centred log expression at the median depth (cells x genes): what the nets see."""
-    x = a.X.toarray() if hasattr(a.X, "toarray") else np.asarray(a.X)
-    total = x.sum(1, keepdims=True)
-    y = np.log1p(x / total * np.median(total))
-    return (y - y.mean(0)).astype(np.float32)
+    y = metrics.log_median(a.X)
+    return y - y.mean(0)
 
 
 def set_means(a, programmes=None):
@@ -79,18 +74,6 @@ def found(z, kinds, seed=0):
 
 def components(a, k=10):
     return PCA(k, random_state=0).fit_transform(logs(a))
-
-
-def claims(key):
-    """The rows of a system in the table that `make study` writes, its extra columns unpacked."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/claims.csv").query("key == @key").reset_index(drop=True)
-    return t.join(pd.DataFrame([json.loads(m) for m in t["more"]]))
-
-
-def stored():
-    """The comparison of all embeddings that `make study` writes, names as in the text."""
-    t = pd.read_csv(Path(__file__).parents[2] / "book/results/embedding.csv")
-    return t.assign(method=t["method"].map(NAMES))
 
 
 # -- figures -----------------------------------------------------------------------------------------------
@@ -135,22 +118,6 @@ def losses(curves):
         ax.plot(np.arange(1, len(v) + 1), v, line, color=color, label=name)
     ax.set(xlabel="epoch", ylabel="mean squared error")
     ax.legend()
-    return fig
-
-
-def bars(table, ylabel, chance=None):
-    """Groups of bars with a dot a seed: ``{arm: values}`` for each ``{group: ...}``."""
-    fig, ax = plt.subplots(figsize=(8.2, 3.2))
-    arms = list(next(iter(table.values())))
-    for i, arm in enumerate(arms):
-        at = np.arange(len(table)) + (i - (len(arms) - 1) / 2) * 0.8 / len(arms)
-        ax.bar(at, [np.mean(v[arm]) for v in table.values()], 0.72 / len(arms), color=plot.CYCLE[i], alpha=0.55, label=arm)
-        for x, v in zip(at, table.values()):
-            ax.scatter(np.full(np.size(v[arm]), x), v[arm], s=14, color=plot.CYCLE[i], zorder=3)
-    if chance is not None:
-        ax.axhline(chance, color="black", ls=":", lw=1.2, label="chance")
-    ax.set(xticks=range(len(table)), xticklabels=list(table), ylabel=ylabel)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9.5)
     return fig
 
 

@@ -2,26 +2,30 @@
 
 from itertools import pairwise
 
-import anndata
-import numpy as np
 import pytest
-import scanpy as sc
 import torch
-from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
 from torch import nn
 
-from scdl_teach import simulate
 from scdl_teach.batch.batch_free import BatchFreeEncoding
 from scdl_teach.core.fields import DataError
-from scdl_teach.metrics.integration import label_transfer, mixing
 from scdl_teach.nn.losses import gradient_penalty
-from scdl_teach.nn.neighbours import knn
 from scdl_teach.testing import claims, failures, plain, toy_for
 
-CPU = dict(device="cpu", progress=False)
-PCS = dict(where={"x": "obsm/X_pca"}, **CPU)
-UNBALANCED = [(0.6, 0.2, 0.1, 0.1), (0.1, 0.1, 0.2, 0.6)]
+from .shared import (
+    CPU,
+    PCS,
+    UNBALANCED,
+    as_many_components_are_needed,
+    bent,
+    both_batches,
+    cells,
+    judge,
+    least,
+    location_scale,
+    mnn,
+    parts,
+    two_batches_are_needed,
+)
 
 
 def toy(**kw):
@@ -48,10 +52,6 @@ def test_penalty_of_a_straight_critic():
     critic = nn.Linear(4, 1)
     want = (critic.weight.norm() - 1) ** 2
     assert torch.allclose(gradient_penalty(critic, torch.randn(9, 4), torch.randn(9, 4)), want)
-
-
-def both_batches(a, n=10):
-    return np.concatenate([np.flatnonzero(a.obs.batch == k)[:n] for k in "AB"])
 
 
 def test_losses_by_hand():
@@ -94,95 +94,15 @@ def test_calibrated_in_the_units_of_the_target():
 
 
 def test_bad_input():
-    a = toy()
-    one, three = a.copy(), a.copy()
-    one.obs["batch"], three.obs["batch"] = "A", list("ABC") * 30
-    with pytest.raises(DataError, match=r"these data have 1 \(\['A'\]\); keep two, .* or name the column"):
-        BatchFreeEncoding().fit(one, **CPU)
-    with pytest.raises(DataError, match=r"these data have 3 \(\['A', 'B', 'C'\]\); keep two"):
-        BatchFreeEncoding().fit(three, **CPU)
+    two_batches_are_needed(BatchFreeEncoding, toy())
+    as_many_components_are_needed(BatchFreeEncoding, toy())
     with pytest.raises(DataError, match=r"target='C' is no batch; there are \['A', 'B'\]: BatchFreeEncoding\(target='A'\)"):
-        BatchFreeEncoding(target="C").fit(a, **CPU)
+        BatchFreeEncoding(target="C").fit(toy(), **CPU)
     with pytest.raises(ValueError, match="scale must be 'batch' or 'all', not 'none'"):
-        BatchFreeEncoding(scale="none").fit(a, **CPU)
-    m = BatchFreeEncoding(epochs=1).fit(a, **CPU)
-    with pytest.raises(DataError, match=r"unseen by fit\(\): \['C'\]; known are \['A', 'B'\]. Fit again"):
-        m.predict(three)
-    other = a.copy()
-    other.var_names = [f"protein{i}" for i in range(a.n_vars)]
-    with pytest.raises(DataError, match=r"lacks 24 of the 24 genes of the fit .* it has \['protein0', .*Give all of them"):
-        m.predict(other)
-    with pytest.raises(DataError, match="180 rows x 0 genes"):  # joined on the features they share: none
-        BatchFreeEncoding().fit(anndata.concat([a, other], index_unique="-"), **CPU)
-
-
-def test_other_number_of_components():
-    a = toy()
-    a.obsm["X_pca"] = a.X.copy()
-    m = BatchFreeEncoding(epochs=1).fit(a, **PCS)
-    a.obsm["X_pca"] = a.X[:, :5].copy()
-    with pytest.raises(DataError, match=r"x has 5 features, where the 24 of fit\(\) are needed. Give the same"):
-        m.predict(a)
+        BatchFreeEncoding(scale="none").fit(toy(), **CPU)
 
 
 # -- simulated batches ----------------------------------------------------------------------------------
-def standard(x):
-    return (x - x.mean(0)) / x.std(0).clip(1e-6)
-
-
-def cells(seed, bs=0.6, props=None, n=1400):
-    a = simulate.batches(n=n, bs=bs, props=props, seed=seed)
-    sc.pp.normalize_total(a)
-    sc.pp.log1p(a)
-    a.obsm["X_pca"] = PCA(20, random_state=0).fit_transform(standard(a.X.toarray())).astype(np.float32)
-    return a
-
-
-def parts(a):
-    batch = a.obs.batch.to_numpy(str)
-    return batch == "b0", a.obs.cell_type.to_numpy(str), batch
-
-
-def judge(z, a):
-    """All in the units of the first batch's components: mixing, label transfer from the first batch."""
-    first, kind, batch = parts(a)
-    return {"mixing": mixing(z, batch), "transfer": label_transfer(z[first], kind[first], z[~first], kind[~first])}
-
-
-def least(z, a):
-    return min(judge(z, a).values())
-
-
-def location_scale(z, first):
-    """The second batch with the mean and deviation that the first has: what z-scoring each batch does, without a net."""
-    out = z.copy()
-    out[~first] = standard(z[~first]) * z[first].std(0) + z[first].mean(0)
-    return out
-
-
-def bent(z, first):
-    """No shift, no scale: the second batch's first five components are turned by 30 degrees, two by two, and bent."""
-    z, (c, s) = location_scale(z, first), (np.cos(np.pi / 6), np.sin(np.pi / 6))
-    turn = np.eye(5)
-    turn[:2, :2] = turn[2:4, 2:4] = [[c, s], [-s, c]]
-    mean, sd, out = z[first].mean(0)[:5], z[first].std(0)[:5], z.copy()
-    out[~first, :5] = np.tanh((z[~first, :5] - mean) / sd @ turn) * sd + mean
-    return out
-
-
-def mnn(z, first, k=20):
-    """Mutual nearest neighbours: move the second batch by the smoothed differences of the pairs."""
-    ref, query = z[first], z[~first]
-    to, back = np.zeros((len(query), len(ref)), bool), np.zeros((len(query), len(ref)), bool)
-    np.put_along_axis(to, knn(ref, k, query), True, 1)
-    np.put_along_axis(back.T, knn(query, k, ref), True, 1)
-    q, r = np.nonzero(to & back)
-    d = cdist(query, query[q], "sqeuclidean")
-    w, out = np.exp(-d / np.quantile(d, 0.1)), z.copy()
-    out[~first] = query + (w / w.sum(1, keepdims=True)) @ (ref[r] - query[q])
-    return out
-
-
 def calibrated(a, seed, make=plain, **kw):
     m = make(BatchFreeEncoding, target="b0", **kw).fit(a, seed=seed, **PCS)
     return m, m.predict(a)["calibrated"]

@@ -4,10 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import scanpy as sc
 import torch
-from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scdl_teach import simulate
@@ -15,6 +12,8 @@ from scdl_teach.batch.bermuda import BERMUDA, GAMMAS, best_pairs, growing, metan
 from scdl_teach.core.fields import DataError
 from scdl_teach.nn.losses import rbf_mmd
 from scdl_teach.testing import claims, failures, holds, plain, toy_for
+
+from .shared import CPU, components, mnn, parts, standard
 
 SMALL = dict(hidden=16, latent=4, epochs=20, per_cluster=16)
 
@@ -74,7 +73,7 @@ def test_weight_grows():
 
 def test_scaled_spans_zero_to_one_in_every_batch():
     (a,) = toy_for(BERMUDA)
-    m = BERMUDA(**SMALL).fit(a, device="cpu", progress=False, epochs=1)
+    m = BERMUDA(**SMALL).fit(a, **CPU, epochs=1)
     data = m._fitted_data((a,))
     x, b = data.map(m.scaled), data.map(lambda b: b.batch)
     for k in (0, 1):
@@ -83,40 +82,16 @@ def test_scaled_spans_zero_to_one_in_every_batch():
 
 def test_one_batch_is_refused_and_validation_works():
     (a,) = toy_for(BERMUDA)
-    m = BERMUDA(**SMALL).fit(a, device="cpu", progress=False, epochs=2, validation=0.2)
+    m = BERMUDA(**SMALL).fit(a, **CPU, epochs=2, validation=0.2)
     assert np.isfinite(m.history_.val_skill).all()
     a.obs["batch"] = "one"
     with pytest.raises(DataError, match="aligns batches"):
-        BERMUDA(**SMALL).fit(a, device="cpu", progress=False)
+        BERMUDA(**SMALL).fit(a, **CPU)
 
 
 # -- the claim: types of very different shares, one of them private to each batch ---------------------
 SHARED = ["t0", "t1", "t2"]
 PROPS = [[0.5, 0.2, 0.1, 0.2, 0.0], [0.1, 0.2, 0.5, 0.0, 0.2]]
-
-
-def standard(x):
-    return (x - x.mean(0)) / x.std(0).clip(1e-6)
-
-
-def pcs(a):
-    b = a.copy()
-    sc.pp.normalize_total(b)
-    sc.pp.log1p(b)
-    return PCA(20, random_state=0).fit_transform(standard(b.X.toarray()))
-
-
-def mnn(z, batch, k=20):
-    """Mutual nearest neighbours: move batch 1 by the smoothed differences of the pairs."""
-    ref, query = z[batch == "b0"], z[batch == "b1"]
-    to = NearestNeighbors(n_neighbors=k).fit(ref).kneighbors_graph(query)
-    back = NearestNeighbors(n_neighbors=k).fit(query).kneighbors_graph(ref)
-    q, r = to.multiply(back.T).nonzero()
-    d = cdist(query, query[q], "sqeuclidean")
-    w = np.exp(-d / np.quantile(d, 0.1))
-    out = z.copy()
-    out[batch == "b1"] = query + (w / w.sum(1, keepdims=True)) @ (ref[r] - query[q])
-    return out
 
 
 def judge(z, a, k=30):
@@ -148,11 +123,11 @@ def apart(z, kind):
 
 def arms(seed, make=plain, **kw):
     a = simulate.batches(n=1400, types=5, bs=0.6, props=PROPS, seed=seed)
-    m = make(BERMUDA, **kw).fit(a, seed=seed, device="cpu", progress=False)
-    z = pcs(a)
+    m = make(BERMUDA, **kw).fit(a, seed=seed, **CPU)
+    z = components(a)
     table = {
         "floor": judge(z, a),
-        "classical": judge(mnn(z, a.obs.batch.to_numpy(str)), a),
+        "classical": judge(mnn(z, parts(a)[0]), a),
         "deep": judge(m.predict(a)["latent"], a),
     }
     return table, m, a

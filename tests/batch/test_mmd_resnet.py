@@ -4,25 +4,35 @@ import os
 from functools import cache
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pytest
-import scanpy as sc
 import torch
 from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import rbf_kernel
 
-from scdl_teach import datasets, simulate
+from scdl_teach import datasets
 from scdl_teach.batch.mmd_resnet import MMDResNet, neighbour_distance
 from scdl_teach.core.fields import DataError
-from scdl_teach.metrics.integration import label_transfer, mixing, type_asw
-from scdl_teach.nn.neighbours import knn
+from scdl_teach.metrics.integration import label_transfer, type_asw
 from scdl_teach.testing import claims, failures, holds, plain, toy_for
 
-CPU = dict(device="cpu", progress=False)
-PCS = dict(where={"x": "obsm/X_pca"}, **CPU)
-UNBALANCED = [(0.6, 0.2, 0.1, 0.1), (0.1, 0.1, 0.2, 0.6)]
+from .shared import (
+    CPU,
+    PCS,
+    UNBALANCED,
+    as_many_components_are_needed,
+    bent,
+    both_batches,
+    cells,
+    judge,
+    least,
+    location_scale,
+    mnn,
+    parts,
+    standard,
+    two_batches_are_needed,
+)
+
 MIRROR = os.environ.get("SCDL_TEACH_DATA_MIRROR")
 
 
@@ -73,8 +83,7 @@ def test_width_by_hand():
 def test_loss_by_hand():
     a = toy()
     m = MMDResNet(epochs=3, penalty=0.5, target="B").fit(a, **CPU)
-    rows = np.concatenate([np.flatnonzero(a.obs.batch == k)[:10] for k in "AB"])
-    b = m._fitted_data((a,)).take({"cells": rows})
+    b = m._fitted_data((a,)).take({"cells": both_batches(a)})
     with torch.no_grad():
         x = m.scaled(b.x)
         weights = sum((layer.weight**2).sum() for block in m.net for layer in block.linear())
@@ -107,91 +116,13 @@ def test_stops_on_cells_held_out_though_batches_stand_one_after_the_other():
 
 
 def test_bad_input():
-    a = toy()
-    one, three = a.copy(), a.copy()
-    one.obs["batch"], three.obs["batch"] = "A", list("ABC") * 30
-    with pytest.raises(DataError, match=r"these data have 1 \(\['A'\]\); keep two, .* or name the column"):
-        MMDResNet().fit(one, **CPU)
-    with pytest.raises(DataError, match=r"these data have 3 \(\['A', 'B', 'C'\]\); keep two"):
-        MMDResNet().fit(three, **CPU)
+    two_batches_are_needed(MMDResNet, toy())
+    as_many_components_are_needed(MMDResNet, toy())
     with pytest.raises(DataError, match=r"target='C' is no batch of these data; they have \['A', 'B'\]: MMDResNet\(target='A'\)"):
-        MMDResNet(target="C").fit(a, **CPU)
-    m = MMDResNet(epochs=1).fit(a, **CPU)
-    with pytest.raises(DataError, match=r"unseen by fit\(\): \['C'\]; known are \['A', 'B'\]. Fit again"):
-        m.predict(three)
-    other = a.copy()
-    other.var_names = [f"protein{i}" for i in range(a.n_vars)]
-    with pytest.raises(DataError, match=r"lacks 24 of the 24 genes of the fit .* it has \['protein0', .*Give all of them"):
-        m.predict(other)
-
-
-def test_other_number_of_components():
-    a = toy()
-    a.obsm["X_pca"] = a.X.copy()
-    m = MMDResNet(epochs=1).fit(a, **PCS)
-    a.obsm["X_pca"] = a.X[:, :5].copy()
-    with pytest.raises(DataError, match=r"x has 5 features, where the 24 of fit\(\) are needed. Give the same"):
-        m.predict(a)
+        MMDResNet(target="C").fit(toy(), **CPU)
 
 
 # -- simulated batches ----------------------------------------------------------------------------------
-def standard(x):
-    return (x - x.mean(0)) / x.std(0).clip(1e-6)
-
-
-def cells(seed, bs=0.6, props=None, n=1400):
-    a = simulate.batches(n=n, bs=bs, props=props, seed=seed)
-    sc.pp.normalize_total(a)
-    sc.pp.log1p(a)
-    a.obsm["X_pca"] = PCA(20, random_state=0).fit_transform(standard(a.X.toarray())).astype(np.float32)
-    return a
-
-
-def parts(a):
-    batch = a.obs.batch.to_numpy(str)
-    return batch == "b0", a.obs.cell_type.to_numpy(str), batch
-
-
-def judge(z, a):
-    """All in the units of the first batch's components: mixing, label transfer from the first batch."""
-    first, kind, batch = parts(a)
-    return {"mixing": mixing(z, batch), "transfer": label_transfer(z[first], kind[first], z[~first], kind[~first])}
-
-
-def least(z, a):
-    return min(judge(z, a).values())
-
-
-def location_scale(z, first):
-    """The second batch with the mean and deviation that the first has: two lines, no net."""
-    out = z.copy()
-    out[~first] = standard(z[~first]) * z[first].std(0) + z[first].mean(0)
-    return out
-
-
-def bent(z, first):
-    """No shift, no scale: the second batch's first five components are turned by 30 degrees, two by two, and bent."""
-    z, (c, s) = location_scale(z, first), (np.cos(np.pi / 6), np.sin(np.pi / 6))
-    turn = np.eye(5)
-    turn[:2, :2] = turn[2:4, 2:4] = [[c, s], [-s, c]]
-    mean, sd, out = z[first].mean(0)[:5], z[first].std(0)[:5], z.copy()
-    out[~first, :5] = np.tanh((z[~first, :5] - mean) / sd @ turn) * sd + mean
-    return out
-
-
-def mnn(z, first, k=20):
-    """Mutual nearest neighbours: move the second batch by the smoothed differences of the pairs."""
-    ref, query = z[first], z[~first]
-    to, back = np.zeros((len(query), len(ref)), bool), np.zeros((len(query), len(ref)), bool)
-    np.put_along_axis(to, knn(ref, k, query), True, 1)
-    np.put_along_axis(back.T, knn(query, k, ref), True, 1)
-    q, r = np.nonzero(to & back)
-    d = cdist(query, query[q], "sqeuclidean")
-    w, out = np.exp(-d / np.quantile(d, 0.1)), z.copy()
-    out[~first] = query + (w / w.sum(1, keepdims=True)) @ (ref[r] - query[q])
-    return out
-
-
 def calibrated(a, seed, make=plain):
     m = make(MMDResNet, target="b0").fit(a, seed=seed, **PCS)
     return m, m.predict(a)["calibrated"]
@@ -272,13 +203,3 @@ def test_cytof():
     assert apart(a.X[~first], a.X[first]) > 4 * halves and apart(made[~first], made[first]) < 2 * halves
     assert transfer(made) > transfer(a.X) + 0.04
     assert abs(transfer(made) - transfer(location_scale(a.X, first))) < 0.03
-
-
-def test_no_shared_features_leave_nothing_to_fit():
-    """Two tables joined on the features they share, where they share none."""
-    a = toy()
-    b = a.copy()
-    b.var_names = [f"protein{i}" for i in range(b.n_vars)]
-    joined = anndata.concat([a, b], index_unique="-")
-    with pytest.raises(DataError, match="180 rows x 0 genes"):
-        MMDResNet().fit(joined, **CPU)

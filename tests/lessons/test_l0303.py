@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scdl_teach import simulate
+from scdl_teach import results, simulate
 from scdl_teach.lessons import l0303
 
 
@@ -70,5 +70,5 @@ def test_measures():
 
 
 def test_stored_comparison_is_read_beside_its_oracle():
-    table = l0303.stored({"dca": "DCA", "knn": "kNN smoothing"})
+    table = results.imputation({"dca": "DCA", "knn": "kNN smoothing"})
     assert set(table["method"]) == {"DCA", "kNN smoothing", "oracle"} and (table.query("method == 'oracle'")["above"] == 0).all()

@@ -89,7 +89,6 @@ def test_scores_of_what_is_known():
     raw, best = l0401.judge(a.X, a.obs), l0401.judge(a.layers["shared"], a.obs)
     assert raw["mixing"] < 0.2 < 0.9 < best["mixing"] and best["transfer"] > 0.95
     assert sum(l0401.parts_of_variance(a.X, a.obs).values()) == pytest.approx(1)
-    assert set(l0401.study()["key"]) == {"limma", "combat", "mnn"}
 
 
 def test_groups_that_two_batches_hold_in_unequal_shares():
@@ -97,4 +96,4 @@ def test_groups_that_two_batches_hold_in_unequal_shares():
     share = a.obs.groupby("batch")["group"].apply(lambda g: (g == "g0").mean())
     assert share["b0"] > 0.6 and share["b1"] < 0.4 and 0.03 < (a.var["fold"] != 0).mean() < 0.2
     assert l0401.alarms([0.01, 0.5, 0.01, 0.5], [0, 0, 1, 1]) == (0.5, 0.5)
-    assert set(l0401.one_sample_each().obs["sample"]) == {"control", "treated"} and len(l0401.claims("deseq2")) == 5
+    assert set(l0401.one_sample_each().obs["sample"]) == {"control", "treated"}

@@ -87,4 +87,3 @@ def test_bent_batches_have_equal_means_and_spreads_and_other_cells():
     assert l0402.judge(a.X, a.obs)["mixing"] < 0.2 < 0.85 < l0402.judge(straight, a.obs)["smaller"]
     where = l0402.landed(straight, a.obs)
     assert np.allclose(where.sum(1), 1) and np.diag(where).min() > 0.8
-    assert len(l0402.claims()) == 5

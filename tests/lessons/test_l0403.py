@@ -84,4 +84,3 @@ def test_measures_by_hand():
     assert l0403.centres_apart(kinds[both], a.obs[both]) == 0
     x = np.random.default_rng(0).normal(size=(50, 4))
     assert l0403.explained(x, x) == 1 and abs(l0403.explained(x, np.tile(x.mean(0), (50, 1)))) < 1e-9
-    assert {len(l0403.claims(k)) for k in ("batch_free", "bermuda", "sciber", "desc")} == {5}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scdl_teach import results
 from scdl_teach.lessons import l0501
 from scdl_teach.metrics.integration import perplexity
 
@@ -83,4 +84,4 @@ def test_measures_by_hand():
     assert l0501.clumping(clumps) < 0.1 * l0501.clumping(even)
     kinds = np.repeat(["a", "b"], 100)
     assert l0501.told(even + 9 * (kinds == "b")[:, None], kinds) == 1 and l0501.told(even, kinds) < 0.7
-    assert l0501.stored()["method"].nunique() == 8
+    assert results.comparison("embedding", l0501.NAMES)["method"].nunique() == 8

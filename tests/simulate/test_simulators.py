@@ -6,10 +6,13 @@ import pytest
 from scdl_teach import simulate
 from scdl_teach.simulate.genome import MINUS, PLUS, coded
 
-ALL = {
-    n: getattr(simulate, n) for n in ("batches", "counts", "factors", "groups", "layers", "mapping", "methylation", "triangle")
+ALL = {n: getattr(simulate, n) for n in simulate.__all__}
+SMALL = {
+    "decoys": dict(x=np.full((60, 20), 3)),
+    "layers": dict(side=10),
+    "mapping": dict(cells=30, genes=20),
+    "methylation": dict(n=60, cells=4),
 }
-SMALL = {"layers": dict(side=10), "mapping": dict(cells=30, genes=20), "methylation": dict(n=60, cells=4)}
 
 
 def tables(made):
@@ -17,7 +20,8 @@ def tables(made):
 
 
 def plain(a):
-    return a.X.toarray() if hasattr(a.X, "toarray") else a.X
+    x = getattr(a, "X", a)  # decoys are a plain array
+    return x.toarray() if hasattr(x, "toarray") else x
 
 
 @pytest.mark.parametrize("name", ALL)
