@@ -93,7 +93,13 @@ def embedding(panels, labels, title="", size=9, legend=True):
             pick, color = column == level, CYCLE[j % len(CYCLE)]
             mark = MARKERS[(j // len(CYCLE) + j) % len(MARKERS)] if len(set(column)) > 7 else "o"
             ax.scatter(
-                *np.asarray(z)[pick, :2].T, s=size, color=color, marker=mark, alpha=0.75, linewidths=0, label=literal(level)
+                *np.asarray(z)[pick, :2].T,
+                s=size,
+                color=color,
+                marker=mark,
+                alpha=0.75,
+                linewidths=0,
+                label=literal(level) or "''",
             )
         ax.set(xticks=[], yticks=[], xlabel="dimension 1", ylabel="dimension 2", title=literal(name))
         missing(ax, z)
