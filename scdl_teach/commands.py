@@ -121,13 +121,19 @@ def show(key):
     from .registry import get
 
     cls = get(key)
-    title, *parts = re.split(r"\*\*(Idea|Kept|Left out|Lesson|Source)\*\*", inspect.getmodule(cls).__doc__)
-    prose(" ".join(title.split()), inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0])
+    title, *parts = re.split(r"\*\*([A-Z][\w ]*)\*\*", inspect.getmodule(cls).__doc__)
+    parts = [unmarked(p) for p in parts]
+    prose(" ".join(unmarked(title).split()), unmarked(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]))
     facts(row, cls.doi())
     for heading, text in zip(parts[::2], parts[1::2]):
         if heading != "Lesson":
             prose(heading, text)
     interface(key, cls)
+
+
+def unmarked(text):
+    """A docstring's words without the marks of Markdown: backticks, and stars around a word or more."""
+    return re.sub(r"(?<![\w*)])(\*{1,2})(?=\S)([^*]+)(?<=\S)\1(?![\w*])", r"\2", text.replace("`", ""))
 
 
 def interface(key, cls):

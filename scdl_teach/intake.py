@@ -320,6 +320,8 @@ def inputs(cells, system, programmes=""):
         cells.obsm["X_recipe_pca"] = pca(cells, 20)
         return {"x": "obsm/X_recipe_pca"}
     cells.layers["logs"] = logs(cells)
+    if "log2" in getattr(get(system), "imputes", {}).get("scale", ""):
+        cells.layers["logs"] = cells.layers["logs"] * np.float32(1 / np.log(2))
     if system in SCALED:
         x = cells.layers["logs"].toarray()
         cells.layers["logs"] = np.clip((x - x.mean(0)) / np.maximum(x.std(0), 1e-6), -10, 10)

@@ -1,10 +1,12 @@
 """Figures: one look, Okabe-Ito colours (safe for colour-blind readers), readable when projected."""
 
+from functools import cache
 from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -28,6 +30,40 @@ STYLE = {
 }
 
 
+# -- names and gaps --------------------------------------------------------------------------------------
+def printable(text, can=str.isprintable):
+    """A text whose other characters (line ends, control and direction characters, halves of a pair) stand as their code."""
+    return "".join(c if can(c) else c.encode("unicode_escape").decode() for c in str(text))
+
+
+@cache
+def glyphs(family):
+    """The characters that the first font of a family has."""
+    return frozenset(map(chr, get_font(findfont(FontProperties(family=list(family)))).get_charmap()))
+
+
+def literal(name):
+    """A name as a figure may show it: every name out of a table passes here.
+
+    Matplotlib takes ``$`` for mathematics (and stops where it is none), leaves labels that begin with ``_`` out of a legend, and
+    draws one and the same box for all characters that the font lacks.
+    """
+    has = glyphs(tuple(plt.rcParams["font.family"]))
+    text = printable(name, lambda c: c.isprintable() and c in has)
+    return " " * text.startswith("_") + text.replace("$", r"\$")
+
+
+def missing(ax, values, what="cells"):
+    """Say in a panel how many rows of ``values`` are no numbers, and so not drawn."""
+    v = np.asarray(values, float)
+    lost = int((~np.isfinite(v.reshape(len(v), -1))).any(1).sum()) if v.size else 0
+    if lost:
+        ax.text(
+            0.02, 0.98, f"{lost:,} {what} without a number: not drawn", transform=ax.transAxes, va="top", fontsize=9, color=RED
+        )
+
+
+# -- figures ---------------------------------------------------------------------------------------------
 def history(rows):
     """The course of a training: one panel for every column of ``model.history_``, phases in different colours."""
     columns = [c for c in rows.columns if c not in ("phase", "epoch", "step", "round")]
@@ -37,8 +73,8 @@ def history(rows):
     for ax, column in zip(axes[0], columns, strict=True):
         for phase, color in zip(phases.unique(), CYCLE, strict=False):
             here = (phases == phase).to_numpy()
-            ax.plot(step[here], rows[column].to_numpy()[here], color=color, label=phase)
-        ax.set(xlabel="epoch", ylabel=column.replace("_", " "))
+            ax.plot(step[here], rows[column].to_numpy()[here], color=color, label=literal(phase))
+        ax.set(xlabel="epoch", ylabel=literal(column.replace("_", " ")))
     if "phase" in rows:
         axes[0, -1].legend(title="phase")
     return fig
@@ -57,8 +93,17 @@ def embedding(panels, labels, title="", size=9, legend=True):
         for j, level in enumerate(sorted(set(column))):
             pick, color = column == level, CYCLE[j % len(CYCLE)]
             mark = MARKERS[(j // len(CYCLE) + j) % len(MARKERS)] if len(set(column)) > 7 else "o"
-            ax.scatter(*np.asarray(z)[pick, :2].T, s=size, color=color, marker=mark, alpha=0.75, linewidths=0, label=level)
-        ax.set(xticks=[], yticks=[], xlabel="dimension 1", ylabel="dimension 2", title=name)
+            ax.scatter(
+                *np.asarray(z)[pick, :2].T,
+                s=size,
+                color=color,
+                marker=mark,
+                alpha=0.75,
+                linewidths=0,
+                label=literal(level) or "''",
+            )
+        ax.set(xticks=[], yticks=[], xlabel="dimension 1", ylabel="dimension 2", title=literal(name))
+        missing(ax, z)
         if legend and (several or i == len(panels) - 1):
             ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, fontsize=9, handletextpad=0.1)
     if title:
@@ -160,8 +205,8 @@ def heatmap(values, rows, columns, title="", label="", cmap="viridis", digits=2)
                 color="white" if v[i, j] < middle else "black",
                 fontsize=9,
             )
-    ax.set(xticks=range(len(columns)), yticks=range(len(rows)), yticklabels=rows, title=title)
-    ax.set_xticklabels(columns, rotation=40, ha="right")
+    ax.set(xticks=range(len(columns)), yticks=range(len(rows)), yticklabels=[literal(r) for r in rows], title=title)
+    ax.set_xticklabels([literal(c) for c in columns], rotation=40, ha="right")
     ax.spines[:].set_visible(False)
     fig.colorbar(image, ax=ax, label=label, shrink=0.8)
     return fig
@@ -203,9 +248,9 @@ def gene_pair(panels, kind, names=("gene A", "gene B"), colors=None):
     for ax, (title, xy) in zip(axes[0], panels.items()):
         for level, color in zip(levels, colors or CYCLE):
             pick = np.asarray(kind) == level
-            ax.scatter(*xy[pick].T, s=13, alpha=0.55, color=color, label=level, linewidths=0)
-        ax.set(xlabel=names[0], title=title)
-    axes[0, 0].set_ylabel(names[1])
+            ax.scatter(*xy[pick].T, s=13, alpha=0.55, color=color, label=literal(level), linewidths=0)
+        ax.set(xlabel=literal(names[0]), title=literal(title))
+    axes[0, 0].set_ylabel(literal(names[1]))
     fig.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -263,6 +308,6 @@ def umap_genes(xy, rows, genes):
             dots = ax.scatter(*xy[order].T, c=value[order], s=6, cmap="viridis", vmin=0, vmax=top, linewidths=0)
             ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel=f"{label}\nUMAP 2" if j == 0 else "")
             if i == 0:
-                ax.set_title(gene)
+                ax.set_title(literal(gene))
         fig.colorbar(dots, ax=axes[:, j], location="bottom", shrink=0.8, aspect=25, label="log(1 + count)")
     return fig

@@ -28,6 +28,10 @@ padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top } th { whi
 .caption { color: #444; font-size: .9rem } .caption strong { color: #222 } code, pre { font-size: .85rem }
 pre { background: #f6f6f6; padding: .6rem .8rem; overflow-x: auto }
 """
+WALL = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'\">"
+)
 
 
 # -- the notebooks -----------------------------------------------------------------------------------------
@@ -252,17 +256,30 @@ def publish(book, name, source, new, out, seconds):
     import nbformat
 
     text = nbformat.writes(book)
-    for here, there in ((str(new), str(out)), (json.dumps(str(new))[1:-1], json.dumps(str(out))[1:-1])):
+    for here, there in zip(spelled(new), spelled(out), strict=True):
         text = text.replace(here, there)
-    (new / f"{name}.ipynb").write_text(text + "\n", encoding="utf-8")
     book = nbformat.reads(text, as_version=4)
-    (new / f"{name}.html").write_text(page(book, source.name, seconds), encoding="utf-8")
+    # half a pair of a name that is no Unicode (Linux has such) stands as its code, which JSON reads as what it was
+    (new / f"{name}.ipynb").write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    (new / f"{name}.html").write_text(page(book, source.name, seconds), encoding="utf-8", errors="backslashreplace")
     return {"h5ad": out / f"{source.stem}_{name}.h5ad", "notebook": out / f"{name}.ipynb", "report": out / f"{name}.html"}
 
 
+def spelled(path):
+    """A path as an executed notebook may spell it: as text, in JSON, and in JSON as a line of Python."""
+    python = str(path).encode("unicode_escape").decode().replace('"', '\\"')
+    return [json.dumps(python, ensure_ascii=False)[1:-1], json.dumps(str(path), ensure_ascii=False)[1:-1], str(path)]
+
+
 def page(book, source, seconds):
-    """One self-contained HTML page: title, verdict, then tables and figures with their captions; no code."""
-    title = html.escape(f"{book.cells[0].source.splitlines()[0].lstrip('# ')}: {source}")
+    """One self-contained HTML page: title, verdict, then tables and figures with their captions; no code.
+
+    What stands in a cell's outputs is escaped where it is made (``report.plain``); a browser is told, besides, to run and load
+    nothing (``WALL``).
+    """
+    from .plot import printable
+
+    title = html.escape(f"{book.cells[0].source.splitlines()[0].lstrip('# ')}: {printable(source)}")
     versions = ", ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "scanpy", "anndata", "numpy"))
     facts = f"{datetime.now():%d %B %Y, %H:%M} · {seconds:.0f} s · Python {sys.version.split()[0]}, {versions}"
     code = [c for c in book.cells if c.cell_type == "code"]
@@ -276,7 +293,7 @@ def page(book, source, seconds):
     given = next((c.source for c in code if tagged(c, "injected-parameters")), "")
     body = "".join(parts) + f"<h2>Parameters</h2><pre>{html.escape(given.replace('# Parameters', '').strip())}</pre>"
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{WALL}<title>{title}</title><style>{STYLE}</style></head><body>'
         f'<h1>{title}</h1><p class="facts">{facts}</p><div class="verdict">{verdict}</div>{numbered(body)}</body></html>\n'
     )
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses and when, and how it ends."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -125,6 +126,19 @@ def test_show(planned):
     assert done.exit_code == 0 and "planned: not built yet" in text and "notebooks/03_imputation/" in text
     assert "did you mean 'dca'?" in refused("show", "dcaa") and "did you mean 'scvi'?" in refused("show", "scVI")
     assert "list` shows all" in refused("show", "zzzzzz")
+
+
+def test_docstrings_are_shown_as_plain_words():
+    """All built systems: no mark of Markdown is left, and what stood in them is there."""
+    for row in commands.systems():
+        if row["status"] != "planned":
+            text = call("show", row["key"])[0].stdout
+            left = re.findall(r"`|\*\*[A-Z]|(?<![\w*)])\*(?=\w)[^*]*\w\*", text)
+            assert not left, (row["key"], left)
+    assert "\nTrap\n" in call("show", "vasc")[0].stdout and "(R/g)**2 mistakes" in call("show", "perceptron")[1]
+    assert (
+        commands.unmarked("``x`` of *all two*, **most** of a * b, c**2 and d**3") == "x of all two, most of a * b, c**2 and d**3"
+    )
 
 
 def test_meanings_of_hyper_parameters():
