@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import textwrap
+import traceback
 
 
 def setup(seed=0):
@@ -86,7 +87,16 @@ def check(exercise, answer):
     except NotImplementedError:
         hint = "nothing to check yet: replace the line that raises NotImplementedError, then run both cells again"
     except Exception as error:  # whatever a reader's code may raise is told, not thrown
-        hint = f"your code stopped with {type(error).__name__}: {error}"
+        hint = stopped(error, answer)
     text = f"Exercise {exercise}: right." if hint is None else f"Exercise {exercise}, not yet: {hint}."
     print(textwrap.fill(text, 76))
     return hint is None
+
+
+def stopped(error, answer):
+    """A hint for an answer that cannot be judged: the reader's own line stopped, or what it returned is of another kind than asked."""
+    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    found = f"{type(error).__name__}: {error}"
+    if getattr(answer, "__module__", None) in modules:
+        return f"your code stopped with {found}"
+    return f"what your code returns is of another kind than the exercise asks for ({found}); look at its type and its shape"

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
+from anndata import AnnData
 from sklearn.decomposition import PCA
 
 from .. import datasets, metrics, plot
@@ -170,7 +171,7 @@ def exercise_2(matched):
     a, b = datasets.pbmc()[:50].copy(), datasets.pbmc()[50:90, 100:].copy()
     b = b[:, ::-1].copy()
     got = matched(a, b)
-    if not isinstance(got, tuple) or len(got) != 2:
+    if not isinstance(got, tuple) or len(got) != 2 or not all(isinstance(t, AnnData) for t in got):
         return "return the two tables: (a, b)"
     x, y = got
     if x.n_obs != 50 or y.n_obs != 40:

@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 
 from .. import plot
 from ..simulate.counts import named, negative_binomial
+from .answers import number, numbers
 from .l0001 import short
 
 KINDS = ["A", "B (family)", "C (large)"]
@@ -297,8 +298,8 @@ def spread(x, scale):
 # -- judges --------------------------------------------------------------------------------------------
 def exercise_1(answer):
     x = np.array([[1, 0, 2, 5], [3, 1, 0, 1], [1, 4, 2, 1]])
-    got = answer(x)
-    if np.ndim(got) != 0:
+    got = number(answer(x))
+    if got is None:
         return "return one number: how many genes"
     if got == 0.5:
         return "that is a share; count the genes"
@@ -311,8 +312,8 @@ def exercise_1(answer):
 
 def exercise_2(clr):
     x = np.array([[0.0, 3.0, 9.0], [1.0, 1.0, 100.0]])
-    y, got = np.log1p(x), np.asarray(clr(x))
-    if got.shape != x.shape:
+    y, got = np.log1p(x), numbers(clr(x), x.shape)
+    if got is None:
         return "return a table of the shape of the counts"
     if not np.isfinite(got).all():
         return "the logarithm of 0 is minus infinity: use log(1 + count)"
@@ -324,12 +325,13 @@ def exercise_2(clr):
 
 
 def exercise_3(apparent):
-    got = float(apparent(0.0, 0.75))
+    got, other = number(apparent(0.0, 0.75)), number(apparent(0.2, 0.6))
+    if got is None or other is None:
+        return "return one number: the apparent fold change"
     if np.isclose(got, 4):
         return "that is the other way round: B's genes share what the family leaves, so they look smaller"
     if np.isclose(got, 0.75):
         return "0.75 is the family's share; the other genes have what is left"
     if not np.isclose(got, 0.25):
         return "scaled to one million, the other genes of B share 250,000 molecules and those of A a million"
-    got = float(apparent(0.2, 0.6))
-    return None if np.isclose(got, 0.5) else "the family takes a share in A, too: (1 - share in B) / (1 - share in A)"
+    return None if np.isclose(other, 0.5) else "the family takes a share in A, too: (1 - share in B) / (1 - share in A)"

@@ -7,6 +7,7 @@ from scipy import optimize, special, stats
 from .. import datasets, plot
 from ..metrics.imputation import dense
 from ..simulate.counts import negative_binomial
+from .answers import numbers
 
 COLORS = {"Poisson": plot.ORANGE, "NB": plot.BLUE, "ZINB": plot.PURPLE}
 
@@ -272,11 +273,12 @@ def mle(x, size):
 
 def exercise_1(answer):
     got, a = answer(), datasets.pbmc()
-    if not isinstance(got, tuple | list) or len(got) != 2:
+    pair = numbers([np.ravel(v)[:1] for v in got], (2, 1)) if isinstance(got, tuple | list) else None
+    if pair is None:
         return "return two numbers: theta in all cells, theta in monocytes"
     x, size = dense(a[:, "LYZ"].X).ravel(), a.obs["n_counts"].to_numpy()
-    mono, pair = (a.obs["cell_type"] == "CD14+ Monocyte").to_numpy(), [float(np.ravel(v)[0]) for v in got]
-    near = lambda want: np.allclose(pair, want, rtol=0.02)
+    mono = (a.obs["cell_type"] == "CD14+ Monocyte").to_numpy()
+    near = lambda want: np.allclose(pair.ravel(), want, rtol=0.02)
     right = [mle(x, size)[1], mle(x[mono], size[mono])[1]]
     if near(right[::-1]):
         return "the two numbers are the right ones, in the wrong order: all cells first"
@@ -292,8 +294,8 @@ def exercise_1(answer):
 
 
 def exercise_2(boundary_p):
-    got = np.asarray(boundary_p(np.array([0.0, 1.0, 2.7055, 6.0])), float)
-    if got.shape != (4,):
+    got = numbers(boundary_p(np.array([0.0, 1.0, 2.7055, 6.0])), (4,))
+    if got is None:
         return "one p-value for each ratio of the array is wanted"
     naive = stats.chi2.sf([0.0, 1.0, 2.7055, 6.0], 1)
     if np.allclose(got[1:], naive[1:], atol=1e-4):
@@ -310,10 +312,10 @@ def exercise_2(boundary_p):
 
 
 def exercise_3(thinned):
-    got = thinned(8.0, 2.0, 0.2, 0.25)
-    if not isinstance(got, tuple | list) or len(got) != 3:
+    got = numbers(thinned(8.0, 2.0, 0.2, 0.25), (3,))
+    if got is None:
         return "return three numbers: mu, theta and pi after thinning"
-    mu, theta, pi = map(float, got)
+    mu, theta, pi = got
     if not np.isclose(mu, 2.0):
         return "a quarter of 8 molecules is caught: what is the new mean?"
     if np.isclose(theta, 0.5):

@@ -1,9 +1,15 @@
 """What every lesson uses: claims, answers, and the hint for a cell run out of order."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from anndata import AnnData
 from IPython.core.interactiveshell import InteractiveShell
 
-from scdl_teach import notebook
+from scdl_teach import lessons, notebook
 
 
 def test_a_cell_run_out_of_order_says_what_to_run(capsys):
@@ -30,11 +36,58 @@ def test_a_claim_holds_or_stops(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "answer,told",
-    [(lambda: 1 / 0, "ZeroDivisionError"), (None, "TypeError")],
+    [(lambda: 1 / 0, "your code stopped with ZeroDivisionError"), (None, "TypeError")],
 )
 def test_check_never_throws(answer, told, capsys):
     assert notebook.check("0107.3", answer) is False
     assert told in capsys.readouterr().out
+
+
+class Odd(torch.nn.Module):
+    def forward(self, x):
+        return x.reshape(-1, 7)
+
+
+def test_check_tells_whose_line_stopped(capsys):
+    """The reader's function, a module of the reader's that the judge calls, or the judge, at a word where a table is asked."""
+    assert not notebook.check("0402.2", lambda d: Odd())
+    assert "your code stopped with RuntimeError" in capsys.readouterr().out
+    assert not notebook.check("0105.3", lambda *a: "word")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "your code stopped" not in told and "of another kind than the exercise asks for" in told
+
+
+def nothing(value):
+    return lambda *a, **kw: value
+
+
+ODD = [
+    None,
+    3,
+    0.5,
+    float("nan"),
+    True,
+    "word",
+    [],
+    [1, "a"],
+    (1, 2),
+    (None, None, None),
+    {},
+    {"x": np.zeros(3)},
+    {1},
+    object(),
+    len,
+]
+ODD += [np.zeros(3), np.zeros((5, 3)), torch.zeros(3), torch.tensor(1.0), pd.DataFrame({"a": [1]}), AnnData(np.zeros((3, 2)))]
+JUDGES = [(p.stem[1:], n) for p in sorted(Path(lessons.__file__).parent.glob("l0*.py")) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("lesson,number", JUDGES)
+def test_no_judge_stops_at_an_answer_of_another_kind(lesson, number, capsys):
+    """Never an error, a hint each time, and none that blames a line of the reader's that did not stop."""
+    judged = [notebook.check(f"{lesson}.{number}", nothing(value)) for value in ODD]
+    told = capsys.readouterr().out
+    assert sum(judged) <= 1 and "your code stopped" not in told and told.count("not yet:") == len(ODD) - sum(judged)
 
 
 def test_check_of_an_empty_answer(capsys):
