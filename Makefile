@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help setup tour lab test lessons lessons-test lessons-seeds study peers bench book student clean
+.PHONY: help setup tour lab test lessons lessons-test lessons-seeds study mutants peers bench book student clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -43,6 +43,9 @@ lessons-seeds: setup ## the claims of one lesson on five seeds: make lessons-see
 
 study: setup ## every claim and comparison on seeds 0-4, into book/results/
 	$(BIN)/python tools/study.py
+
+mutants: setup ## planted faults: which ones the fast tests notice (KEY="saucie desc" for some)
+	$(BIN)/python tools/mutants.py $(if $(KEY),--only $(KEY))
 
 peers: setup ## equality with other packages, in an environment of its own
 	$(BIN)/python tools/peers.py

@@ -5,6 +5,7 @@ import inspect
 import os
 import textwrap
 import traceback
+import warnings
 
 
 def setup(seed=0):
@@ -27,6 +28,7 @@ def setup(seed=0):
     np.random.seed(seed)
     torch.manual_seed(seed)
     mpl.rcParams.update(STYLE)
+    warnings.formatwarning = in_words
     shell = get_ipython()
     if shell is not None:
         shell.InteractiveTB.set_mode("Minimal")
@@ -35,6 +37,13 @@ def setup(seed=0):
         shell.set_custom_exc((NameError,), out_of_order)
     print("  ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "scanpy", "anndata", "numpy")))
     return seed
+
+
+def in_words(message, category, *place, others=warnings.formatwarning, **more):
+    """A ``DataWarning`` as its sentence, without the place in a file that nobody wants to read."""
+    if category.__name__ != "DataWarning":
+        return others(message, category, *place, **more)
+    return textwrap.fill(f"DataWarning: {message}", 76) + "\n"
 
 
 def out_of_order(shell, kind, error, trace, tb_offset=None):

@@ -69,7 +69,7 @@ def of_curve(curve, name, phase):
         yield f"{name} rose, from {curve[0]:.4g} to {end[m:].mean():.4g}; try a smaller lr, and check the scale of the input"
     if fall > 3 * noise and fall > FALLS * abs(whole):
         yield (
-            f"{name} still falls: {fall / abs(whole):.0%} of its whole fall came in the last {m} of {len(curve)} epochs; "
+            f"{name} still falls: {fall / max(abs(whole), fall):.0%} of its whole fall came in the last {m} of {len(curve)} epochs; "
             f"train for more epochs (this phase has {phase.epochs})"
         )
 
@@ -86,10 +86,10 @@ def settled(model, data, phase, u):
 
     try:
         last = loss(1.0)
-        same = [abs(loss(at / 10) - last) <= 1e-4 * max(abs(last), 1e-8) for at in range(10)]
+        alike = [abs(loss(at / 10) - last) <= 1e-4 * max(abs(last), 1e-8) for at in range(10)]
     finally:
         model.at = 1.0
-    return 0.0 if all(same) else (1 + max(i for i, s in enumerate(same) if not s)) / 10
+    return 0.0 if all(alike) else (1 + max(i for i, a in enumerate(alike) if not a)) / 10
 
 
 # -- what is given -------------------------------------------------------------------------------------
@@ -97,12 +97,10 @@ def of_outputs(model, data):
     """The outputs for some rows: do they differ at all?"""
     batch = data.take(sampled(model, data))
     for name, v in model._given(batch).items():
-        slot = model._place(name)[1]
-        if slot.startswith("var") or slot == "obsp" or len(v) < 3:
-            continue
-        if v.ndim == 1:
+        _, slot, key = model._place(name)
+        if slot == "obs" and v.ndim == 1 and len(v) > 2:
             yield from of_column(name, v)
-        else:
+        if (slot == "layers" or key.startswith("X_")) and v.ndim == 2 and len(v) > 2:
             yield from of_table(name, v, slot)
 
 
