@@ -111,6 +111,14 @@ def cleanly():
             signal.signal(s, before[s])
 
 
+def note(message, said):
+    """A warning in one line, once."""
+    text = " ".join(str(message).split())
+    if text not in said:
+        commands.say(f"note: {text}")
+    said.add(text)
+
+
 def told(function):
     """What goes wrong ends in one sentence and an exit code; SCDL_TEACH_DEBUG=1 shows the traceback instead."""
 
@@ -118,7 +126,8 @@ def told(function):
     def run(*args, **kw):
         try:
             with cleanly(), warnings.catch_warnings():  # those of other packages are shown, one line each
-                warnings.showwarning = lambda message, *more: commands.say(f"note: {' '.join(str(message).split())}")
+                said = set()
+                warnings.showwarning = lambda message, *more: note(message, said)
                 return function(*args, **kw)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise

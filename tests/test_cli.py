@@ -454,3 +454,9 @@ def test_recipes(tmp_path, monkeypatch):
     parameters = {"seed": "1", "label": "a b", "genes": ["a"], "system": "dca"}
     assert asked == [("imputation", Path("my.h5ad"), tmp_path, parameters, {"x": "layers/umi"})]
     assert "did you mean 'dca'?" in refused("recipe", "run", "imputation", "my.h5ad", "--system", "dcaa")
+
+
+def test_a_doubt_is_said_once(cells, tmp_path):
+    """The training and the writing both look at the table."""
+    done, text = call("fit", "pca", cells, tmp_path / "out.h5ad", "--where", "x=layers/umi")
+    assert done.exit_code == 0 and text.count("looks like raw counts") == 1
