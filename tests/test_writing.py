@@ -210,9 +210,9 @@ def test_nullable_strings_are_written(tmp_path):
     a = table()
     a.obs["donor"] = pd.array(["x", "y"] * 10, dtype="string")
     a.obs.index, a.var.index = a.obs.index.astype("string"), a.var.index.astype("string")
-    assert not anndata.settings.allow_write_nullable_strings
-    assert written_again(a, tmp_path).obs["donor"].tolist() == ["x", "y"] * 10
-    assert not anndata.settings.allow_write_nullable_strings, "the user's setting stays"
+    with anndata.settings.override(allow_write_nullable_strings=False):
+        assert written_again(a, tmp_path).obs["donor"].tolist() == ["x", "y"] * 10
+        assert not anndata.settings.allow_write_nullable_strings, "the user's setting stays"
 
 
 @pytest.mark.parametrize("frame", ["obs", "var", "raw.var"])

@@ -2,8 +2,7 @@
 
 ``gene_mean``, ``knn_smooth`` and ``low_rank`` make estimated counts (cells x genes) of AnnData with counts. MAGIC, SAVER, ScImpute,
 DrImpute, LSImpute and ENHANCE have ``fit``, ``predict`` and ``annotate``; each class says its idea, what was kept, and its source.
-All but SAVER learn something for every cell, and so answer only for the cells of ``fit``.
-**Lesson** notebooks/03_imputation/0301_dropout.ipynb
+All but SAVER answer only for the cells of ``fit``. **Lesson** notebooks/03_imputation/0301_dropout.ipynb
 """
 
 import numpy as np
@@ -126,9 +125,8 @@ class SAVER(Estimator):
     widely, the gene's counts say. The posterior mean lies between prediction and count, near the count where molecules are many.
     **Kept** Poisson regression on the logs of genes with a mean of 0.1 or more; the mean instead where that predicts held-out cells
     better; three laws of the prior's variance, chosen by marginal likelihood; standard errors.
-    **Left out** The lasso over all genes with five-fold cross-validation: here a ridge on the ``n_top`` most correlated ones, judged
-    on a fifth of the cells. New cells are answered for too, which the paper does not do.
-    **Source** mohuangx/SAVER (MIT); written from the paper's facts, no code taken.
+    **Left out** The lasso over all genes with five-fold cross-validation: a ridge on the ``n_top`` most correlated, judged on a fifth.
+    **Source** mohuangx/SAVER (MIT); written from the paper's facts, no code taken. New cells are answered for too, here only.
 
     Parameters
     ----------
@@ -164,10 +162,8 @@ class SAVER(Estimator):
     n_top: int = 50
     ridge: tuple = (1.0,)
 
-    def build(self, sizes):
-        columns(sizes, "SAVER")
-
     def learn(self, data, rng, epochs=None, device="auto"):
+        columns(data.sizes, "SAVER")
         x = arrays(data.take(data.rows)).x.astype(float)
         self.depth_ = x.sum(1).mean(keepdims=True)
         size, logs = self.scaled(x)

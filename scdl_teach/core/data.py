@@ -37,6 +37,20 @@ def tables_of(adatas, names):
     return dict(zip(names, adatas, strict=True))
 
 
+def shared(names):
+    """The genes that all tables have (``names``: a list a table), in the order of the first."""
+    sets = [set(has) for has in names.values()]
+    found = [g for g in next(iter(names.values())) if all(g in has for has in sets)]
+    if not found:
+        ends = ", ".join(f"{t}: {has[:2]}" for t, has in names.items())
+        raise DataError(f"the tables share no gene ({ends}); set var_names to one kind of name (symbols, or Ensembl ids)")
+    fewest = min(map(len, names.values()))
+    if 2 * len(found) < fewest:
+        what = f"the tables share only {len(found)} of the {fewest} genes of the smaller one"
+        noted(f"{what}; check that their names are of one kind")
+    return found
+
+
 class Data:
     """Tables and fields, checked -> sizes, and batches of rows.
 
@@ -89,30 +103,23 @@ class Data:
                 what = f"table {t!r} names {len(twice)} genes more than once ({list(twice[:3])}); names must be unique"
                 raise DataError(f"{what}: adata.var_names_make_unique()")
         if same_genes and not known:
-            shared = [g for g in next(iter(names.values())) if all(g in set(has) for has in names.values())]
-            if not shared:
-                ends = ", ".join(f"{t}: {has[:2]}" for t, has in names.items())
-                raise DataError(f"the tables share no gene ({ends}); set var_names to one kind of name (symbols, or Ensembl ids)")
-            fewest = min(map(len, names.values()))
-            if 2 * len(shared) < fewest:
-                noted(
-                    f"the tables share only {len(shared)} of the {fewest} genes of the smaller one; check that their names are of one kind"
-                )
-            known = dict.fromkeys(names, shared)
+            known = dict.fromkeys(names, shared(names))
         self.genes, self.columns = {t: known.get(t, has) for t, has in names.items()}, {}
         for t, has in names.items():
-            if self.genes[t] == has:
-                continue
-            at = pd.Index(has).get_indexer(self.genes[t])
-            lost = [g for g, i in zip(self.genes[t], at, strict=True) if i < 0]
-            if lost and absent != "zero":
-                what = f"table {t!r} lacks {len(lost)} of the {len(at)} genes of the fit ({lost[:3]}); it has {has[:3]}"
-                raise DataError(f"{what}. Give all of them, or fit again on the genes that both have")
-            if 2 * len(lost) > len(at):
-                noted(
-                    f"table {t!r} lacks {len(lost)} of the {len(at)} genes of the fit, which count as 0; check that the names are of one kind"
-                )
-            self.columns[t] = at
+            if self.genes[t] != has:
+                self.columns[t] = pd.Index(has).get_indexer(self.genes[t])
+                self.check_lost(t, has, absent)
+
+    def check_lost(self, t, has, absent):
+        """Genes of the fit that a table lacks."""
+        at = self.columns[t]
+        lost = [g for g, i in zip(self.genes[t], at, strict=True) if i < 0]
+        if lost and absent != "zero":
+            what = f"table {t!r} lacks {len(lost)} of the {len(at)} genes of the fit ({lost[:3]}); it has {has[:3]}"
+            raise DataError(f"{what}. Give all of them, or fit again on the genes that both have")
+        if 2 * len(lost) > len(at):
+            what = f"table {t!r} lacks {len(lost)} of the {len(at)} genes of the fit, which count as 0"
+            noted(f"{what}; check that the names are of one kind")
 
     def split(self, fraction, rng):
         """Two Data over the same tables: rows to learn from, and rows held out."""

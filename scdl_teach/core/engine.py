@@ -47,9 +47,7 @@ class Phase:
     each_epoch: Callable | None = None  # each_epoch(data, epoch), after every epoch; True ends the phase
     finish: Callable | None = None  # finish(data), after the last epoch
     patience: int | None = None  # epochs without progress before the best weights are restored
-    watch: str | None = (
-        None  # the falling column of the history that means progress; default: skill held out, else the first loss
-    )
+    watch: str | None = None  # the falling column that means progress; default: skill held out, else the first loss
 
 
 @contextmanager

@@ -34,9 +34,10 @@ def near(key, names):
     return f"; did you mean {folded[found[0]]!r}?" if found else ""
 
 
-def noted(text):
+def noted(*texts):
     """Say what does not stop."""
-    warnings.warn(text, DataWarning, stacklevel=2)
+    for text in texts:
+        warnings.warn(text, DataWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,7 @@ class Field:
             fault = self.fault(block, stored) or self.absurd(stored)
             if fault:
                 raise DataError(f"{self.where} has {fault[0]}; {self.kind} are needed. {fault[1] or self.mend(name, adata)}")
-        for doubt in self.doubts(values):
-            noted(f"{self.where} {doubt}")
+        noted(*(f"{self.where} {doubt}" for doubt in self.doubts(values)))
 
     def fault(self, block, stored):
         """(what is wrong with these rows, how to mend it), or None."""
@@ -182,11 +182,7 @@ class Counts(Field):
     def rounded(self):
         slot, _, key = self.where.partition("/")
         place = f"adata.{slot}[{key!r}]" if key else f"adata.{slot}"
-        return (
-            f"{place} = np.rint({place})"
-            if slot != "raw"
-            else "adata.layers['counts'] = np.rint(adata.raw[:, adata.var_names].X)"
-        )
+        return f"{place} = np.rint({place})" if slot != "raw" else "adata = adata.raw.to_adata(); adata.X = np.rint(adata.X)"
 
     def doubts(self, values):
         """Whole numbers that are no molecules: all rows have one large total, but for rounding."""
@@ -293,8 +289,7 @@ class Category(Field):
         if lost and not self.missing:
             drop = f"Drop these rows: adata[adata.obs[{self.where[4:]!r}].notna()].copy()"
             raise DataError(f"{self.where} has {lost} missing values; every row needs a category. {drop}")
-        for doubt in self.doubts({v for v in values if v is not None}):
-            noted(f"{self.where} {doubt}")
+        noted(*(f"{self.where} {doubt}" for doubt in self.doubts({v for v in values if v is not None})))
 
     def doubts(self, names):
         """Names that say that something is missing, and names equal but for case and blanks."""

@@ -26,7 +26,8 @@ def checked(model, seed, epochs):
     name, hints = type(model).__name__, get_type_hints(type(model))
     for f in fields(model):
         v, kinds = getattr(model, f.name), kinds_of(hints[f.name])
-        if not any(is_a(v, k) for k in kinds):
+        everything = f.name == "batch_size" and v is None  # at once
+        if not everything and not any(is_a(v, k) for k in kinds):
             wanted = " or ".join(WORDS.get(k, "None") for k in kinds)
             raise DataError(f"{name}: {f.name} is {v!r}, where {wanted} is needed: {name}({f.name}={f.default!r})")
         least = {"batch_size": 1, "epochs": 0, "lr": 0, "patience": 1}.get(f.name)
