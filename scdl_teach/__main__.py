@@ -111,7 +111,7 @@ def cleanly():
             signal.signal(s, before[s])
 
 
-def note(message, said):
+def note(message, *place, said, **more):
     """A warning in one line, once."""
     text = " ".join(str(message).split())
     if text not in said:
@@ -126,8 +126,7 @@ def told(function):
     def run(*args, **kw):
         try:
             with cleanly(), warnings.catch_warnings():  # those of other packages are shown, one line each
-                said = set()
-                warnings.showwarning = lambda message, *more: note(message, said)
+                warnings.showwarning = functools.partial(note, said=set())
                 return function(*args, **kw)
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise

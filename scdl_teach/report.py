@@ -357,7 +357,7 @@ def choice(name, before, rival, after):
     if before["mixing"] > MIXED:
         return "Take the uncorrected principal components."
     good = {m: s["mixing"] + s["labels kept"] for m, s in (("mean-centring", rival), (name, after))}
-    if not np.isfinite(list(good.values())).all():
+    if not np.isfinite([before["mixing"], *good.values()]).all():
         return "Which of the two to take cannot be told: mixing or labels kept could not be judged."
     first, second = sorted(good, key=good.get, reverse=True)
     if good[first] - good[second] < 0.03:
