@@ -168,13 +168,13 @@ class Counts(Field):
         if not np.isfinite(stored).all():
             return "NaN or infinite values", None
         if (stored < 0).any():
-            return "negative values, as z-scored data have", None
+            return "negative values", None
         if stored.size and stored.max() > EXACT:
             return f"values as large as {float(stored.max()):.3g}, more than one cell holds molecules", None
         if (stored % 1 != 0).any():
             if np.abs(stored - np.rint(stored)).max() < 1e-3:
                 return "fractions by rounding only", f"Round them: {self.rounded()}"
-            return "fractions, as normalised or logarithmic data have", None
+            return "fractions", None
         none = int((np.asarray(block.sum(1)) == 0).sum())
         if none and not self.empty:
             return f"{none} rows without any count", "Remove them: sc.pp.filter_cells(adata, min_counts=1)"

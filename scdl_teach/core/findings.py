@@ -76,7 +76,7 @@ def of_curve(curve, name, phase):
 
 def settled(model, data, phase, u):
     """The fraction of the phase from which the loss is the one of its end: what a warm-up does before is no progress."""
-    batch = data.take(data.spans(phase.batch_size, levels=data.levels(phase.by))[0])
+    batch = data.take(data.spans(phase.batch_size, np.random.default_rng(0), levels=data.levels(phase.by))[0])
     model.eval()
 
     def loss(at):

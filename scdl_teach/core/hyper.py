@@ -16,9 +16,10 @@ def plain(v):
     """NumPy's numbers, arrays and lists as Python's numbers and tuples, so that they can be saved and compared."""
     if isinstance(v, np.generic):
         return v.item()
-    if isinstance(v, (list, np.ndarray)):
-        return tuple(map(plain, v))
-    return tuple(map(plain, v)) if type(v) is tuple else v
+    if not isinstance(v, (list, tuple, np.ndarray)):
+        return v
+    made = tuple(map(plain, v))
+    return v if type(v) is tuple and all(a is b for a, b in zip(made, v, strict=True)) else made  # scikit-learn's clone compares
 
 
 def checked(model, seed, epochs):
