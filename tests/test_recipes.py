@@ -188,7 +188,7 @@ SENTENCES = {
     "genes twice": "my.h5ad names genes more than once \\(gene0; 1 in all\\); names must be unique: adata.var_names_make_unique\\(\\)",
     "logarithms": "my.h5ad: X has fractions; raw counts are needed. If they are in a layer: --where x=layers/",
     "NaN": "my.h5ad: X has NaN or infinite values; raw counts are needed",
-    "z-scores": "my.h5ad: X has negative values, as z-scored data have; raw counts are needed",
+    "z-scores": "my.h5ad: X has negative values; raw counts are needed",
     "counts in a layer": "my.h5ad: X has fractions.*layers\\['umi'\\] looks like counts: --where x=layers/umi",
     "counts in raw": "my.h5ad: X has fractions.*adata.raw looks like counts: --where x=raw",
     "no cells": "my.h5ad is empty \\(0 cells x 30 genes\\)",
