@@ -17,6 +17,9 @@ def hold_out(model, data, validation, rng):
     """The data to learn from, and a function that scores the model on the rest (None if nothing is held out)."""
     if not validation:
         return data, None
+    share = validation.get("entries") if isinstance(validation, dict) else validation
+    if not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise DataError(f"validation is {validation!r}, where a share between 0 and 1 is needed: validation=0.1")
     if isinstance(validation, dict):
         return hold_out_entries(model, data, validation["entries"], rng)
     plan = model.plan()

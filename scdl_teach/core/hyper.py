@@ -31,11 +31,13 @@ def checked(model, seed, epochs):
         if not everything and not any(is_a(v, k) for k in kinds):
             wanted = " or ".join(WORDS.get(k, "None") for k in kinds)
             raise DataError(f"{name}: {f.name} is {v!r}, where {wanted} is needed: {name}({f.name}={f.default!r})")
-        least = {"batch_size": 1, "epochs": 0, "lr": 0, "patience": 1}.get(f.name)
-        if least is not None and v is not None and v < least:
+        least = {"batch_size": 1, "patience": 1, "lr": 0}.get(f.name, 0 if type(v) is int else None)
+        if least is not None and v is not None and not v >= least:  # NaN is not, either
             raise DataError(f"{name}: {f.name} is {v}, and must be {least} or more: {name}({f.name}={f.default!r})")
     if epochs is not None and whole(epochs, "epochs") < 0:
         raise DataError(f"epochs is {epochs}, where a whole number from 0 on is needed: fit(..., epochs=10)")
+    if whole(seed, "seed") < 0:
+        raise DataError(f"seed is {seed}, where a whole number from 0 on is needed: fit(..., seed=1)")
     return whole(seed, "seed")
 
 

@@ -123,6 +123,11 @@ def test_numpy_seeds_and_hyper_parameters(change, tmp_path):
         (dict(epochs=-1), {}, "epochs is -1, and must be 0 or more"),
         ({}, dict(epochs=1.5), "epochs is 1.5, where a whole number"),
         ({}, dict(seed="x"), "seed is 'x', where a whole number"),
+        ({}, dict(seed=-1), "seed is -1, where a whole number from 0 on"),
+        (dict(latent=-3), {}, "latent is -3, and must be 0 or more"),
+        (dict(lr=float("nan")), {}, "lr is nan, and must be 0 or more"),
+        ({}, dict(validation=1.5), "validation is 1.5, where a share between 0 and 1"),
+        ({}, dict(validation={"rows": 0.1}), "validation is .*, where a share between 0 and 1"),
     ],
 )
 def test_impossible_hyper_parameters(how, fit, why):
