@@ -8,6 +8,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 import scipy.sparse as sp
 
@@ -206,9 +207,10 @@ def trial(file, key, part):
 
 
 def said(e):
-    """An error in one line."""
+    """An error in one line; a sentence of ours whole, one of another package cut between words."""
     text = getattr(e, "strerror", None) or str(e)
-    return (text.strip().splitlines() or [type(e).__name__])[0][:200]
+    first = (text.strip().splitlines() or [type(e).__name__])[0]
+    return first if isinstance(e, DataError) else shorten(first, 200, placeholder=" ...")
 
 
 def room(target, needed):
