@@ -279,7 +279,7 @@ def test_what_fit_refuses(cells, tmp_path):
     out = tmp_path / "out.h5ad"
     where = ["--where", "x=layers/umi", "--epochs", "2"]
     for more, wanted in {
-        ("--set", "latent=-3"): "cannot be fitted with --set latent=-3",
+        ("--set", "latent=-3"): "latent is -3, and must be 0 or more",
         ("--set", "likelihood=odd"): "is not one of",
         ("--set", "lr=1e30"): "is not finite in phase 'train'",
         ("--where", "y=obs/a"): "--where names ['y']; DCA reads ['x']",
@@ -460,3 +460,14 @@ def test_a_doubt_is_said_once(cells, tmp_path):
     """The training and the writing both look at the table."""
     done, text = call("fit", "pca", cells, tmp_path / "out.h5ad", "--where", "x=layers/umi")
     assert done.exit_code == 0 and text.count("looks like raw counts") == 1
+
+
+def test_what_a_setting_breaks_inside_torch_is_told_as_such():
+    class Odd:
+        def fit(self, data, **how):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(ValueError, match=r"Odd cannot be fitted with --set hidden=7 \(mat1 and mat2 shapes"):
+        fitting.learn(Odd(), None, {"hidden": 7})
+    with pytest.raises(RuntimeError):
+        fitting.learn(Odd(), None, {})
