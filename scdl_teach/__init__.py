@@ -10,20 +10,20 @@ Importing this loads neither torch nor scanpy: what is asked for is imported whe
 from importlib.metadata import version as _version
 
 __version__ = _version("scdl-teach")
-_LAZY = ("datasets", "metrics", "notebook", "plot", "results", "simulate", "testing")
+_LAZY = ("datasets", "metrics", "notebook", "plot", "simulate", "testing")
 _ERRORS = ("DataError", "DataWarning")
 
 
 def catalogue():
     """All systems, one row each, as a DataFrame indexed by key: class, module, kind, family, section, year, doi, baseline, lesson, status."""
-    from .registry import catalogue
+    from .core.registry import catalogue
 
     return catalogue()
 
 
 def get(key):
     """The class of a system by its key: ``get("dca")``. An unknown key is a ``DataError`` that suggests the nearest."""
-    from .registry import get
+    from .core.registry import get
 
     return get(key)
 

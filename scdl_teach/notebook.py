@@ -78,8 +78,8 @@ def show_source(*objects):
 
 
 def diagram(model):
-    """The network of a fitted model as a drawing, made from the model itself (see ``scdl_teach.diagram``)."""
-    from .diagram import diagram
+    """The network of a fitted model as a drawing, made from the model itself (see ``scdl_teach.plot.diagram``)."""
+    from .plot.diagram import diagram
 
     return diagram(model)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from scdl_teach.claims import Maker, claims, holds, passes, plain
 from scdl_teach.testing import toy_for
+from scdl_teach.testing.claim import Maker, claims, holds, passes, plain
 from tests.core.small import CPU, Line, Mean
 
 

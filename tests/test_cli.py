@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scdl_teach import __main__ as cli
-from scdl_teach import commands, datasets, download, fitting, simulate
-from scdl_teach.arrays import tables_apart
+from scdl_teach import datasets, simulate
+from scdl_teach.cli import app as cli
+from scdl_teach.cli import commands, fitting
+from scdl_teach.core.arrays import tables_apart
 from scdl_teach.core.fields import DataError
+from scdl_teach.datasets import download
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:anndata")  # which Python itself keeps from users
 runner = CliRunner()
@@ -83,7 +85,7 @@ def test_top_help_and_version():
 
 
 def test_help_and_completion_import_nothing_heavy():
-    code = "import sys; from scdl_teach.__main__ import app, ALL, SETS, LESSONS; ALL('d'), SETS('m'), LESSONS('0')\n"
+    code = "import sys; from scdl_teach.cli.app import app, ALL, SETS, LESSONS; ALL('d'), SETS('m'), LESSONS('0')\n"
     code += "try: app(['--help'])\nexcept SystemExit: print({'torch', 'numpy', 'pandas', 'scanpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
@@ -240,7 +242,7 @@ def test_what_is_refused_before_the_training(cells, tmp_path, monkeypatch):
 
 QUICK = """
 import sys
-from scdl_teach.__main__ import app
+from scdl_teach.cli.app import app
 try:
     app(sys.argv[1:])
 except SystemExit as e:
@@ -415,7 +417,7 @@ def test_data_fetch(tmp_path, monkeypatch):
         progress(5, 10), progress(10, 10)
         return tmp_path / file
 
-    monkeypatch.setattr("scdl_teach.download.fetch", fetched)
+    monkeypatch.setattr("scdl_teach.datasets.download.fetch", fetched)
     done, _ = call("data", "fetch", "pbmc_cite", "mouse_bladder.h5", "pbmc")
     assert [s.split(":")[0] for s in done.stdout.splitlines()] == ["pbmc_cite_10k.h5ad", "pbmc_cite_5k.h5ad", "mouse_bladder.h5"]
     assert done.exit_code == 0 and done.stderr.count("100 %") == 3 and "nothing to fetch" in done.stderr

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdl_teach import DataError, datasets, download
+from scdl_teach import DataError, datasets
+from scdl_teach.datasets import download
 
 
 def test_pbmc_counts_are_whole_and_go_back_to_the_file():

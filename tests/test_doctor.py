@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from scdl_teach import commands, doctor, download
-from scdl_teach.__main__ import app
+from scdl_teach.cli import commands, doctor
+from scdl_teach.cli.app import app
+from scdl_teach.datasets import download
 
 runner = CliRunner()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scdl_teach import DataError, datasets, download
+from scdl_teach import DataError, datasets
+from scdl_teach.datasets import download
 
 CONTENT = bytes(range(256)) * 2000
 

@@ -18,8 +18,10 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdl_teach import DataError, DataWarning, datasets, foreign, get, intake
-from scdl_teach.arrays import tables_apart
+from scdl_teach import DataError, DataWarning, datasets, get
+from scdl_teach.core.arrays import tables_apart
+from scdl_teach.datasets import foreign
+from scdl_teach.recipes import intake
 
 
 def cells(n=60, genes=12, seed=0):
@@ -342,7 +344,7 @@ def test_values_in_another_file_are_never_read(tmp_path):
 
 
 def test_tables_in_another_file_are_never_read(tmp_path):
-    from scdl_teach import fitting
+    from scdl_teach.cli import fitting
 
     mudata = pytest.importorskip("mudata")
     with tables_apart():
@@ -463,7 +465,7 @@ def test_damaged_tables_of_cell_ranger(tmp_path):
 def test_a_refusal_loads_neither_torch_nor_anndata(tmp_path):
     (tmp_path / "a.csv").write_text(",a\nb,1\n")
     code = (
-        "import sys; from pathlib import Path; from scdl_teach import foreign\n"
+        "import sys; from pathlib import Path; from scdl_teach.datasets import foreign\n"
         "try: foreign.kind(Path(sys.argv[1]))\n"
         "except ValueError: sys.exit(any(m in sys.modules for m in ('torch', 'scanpy', 'anndata')))\n"
         "sys.exit(2)"

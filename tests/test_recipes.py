@@ -15,7 +15,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdl_teach import DataError, catalogue, datasets, get, intake, recipes, report, simulate
+from scdl_teach import DataError, catalogue, datasets, get, recipes, simulate
+from scdl_teach.recipes import intake, report, runner
 
 
 def table(n=60, genes=30):
@@ -49,11 +50,11 @@ def test_available_and_copy(tmp_path):
 @pytest.mark.parametrize("name", recipes.available())
 def test_notebooks_are_short_and_clean(name):
     """No output, comments instead of teaching text, and a default for every parameter."""
-    cells = recipes.cells_of(recipes.notebook(name))
+    cells = runner.cells_of(recipes.notebook(name))
     code = [c for c in cells if c["cell_type"] == "code"]
     assert len(cells) - len(code) == 1 and not any(c["outputs"] or c["execution_count"] for c in code)
-    assert all("".join(c["source"]).startswith("# ") for c in code if not recipes.tagged(c, "parameters"))
-    assert sum(recipes.tagged(c, "verdict") for c in code) == 1
+    assert all("".join(c["source"]).startswith("# ") for c in code if not runner.tagged(c, "parameters"))
+    assert sum(runner.tagged(c, "verdict") for c in code) == 1
     given = recipes.defaults(recipes.notebook(name))
     assert {"source", "out", "system", "where", "seed", "epochs"} <= set(given)
     assert given["system"] in intake.systems(name)
@@ -217,7 +218,7 @@ def test_broken_files_end_in_one_sentence(kind, tmp_path):
 def test_broken_files_are_broken_in_that_way_alone(tmp_path):
     """The same table, whole, is accepted."""
     broken("", table(), tmp_path / "my.h5ad")
-    facts = recipes.check("batch", tmp_path / "my.h5ad", recipes.settings(recipes.notebook("batch"), {}, {}), tmp_path / "out")
+    facts = runner.check("batch", tmp_path / "my.h5ad", runner.settings(recipes.notebook("batch"), {}, {}), tmp_path / "out")
     assert facts["cells"] == "60" and facts["counts from"] == "X" and facts["batches"] == "obs['batch']: one (30), two (30)"
 
 
@@ -270,14 +271,14 @@ def test_folders_that_cannot_be_written(tmp_path):
 def test_a_result_that_cannot_be_moved_is_kept(tmp_path, monkeypatch):
     """The notebook is done, and the folder has been filled by another."""
     table().write_h5ad(tmp_path / "my.h5ad")
-    monkeypatch.setattr(recipes, "execute", lambda path, values, *_: (Path(values["out"]) / "result").write_text("done"))
+    monkeypatch.setattr(runner, "execute", lambda path, values, *_: (Path(values["out"]) / "result").write_text("done"))
 
     def publish(book, name, source, new, out, seconds):
         out.mkdir()
         (out / "other").write_text("came in between")
         return {"report": out}
 
-    monkeypatch.setattr(recipes, "publish", publish)
+    monkeypatch.setattr(runner, "publish", publish)
     with pytest.raises(DataError, match="out could not be written .*what was made is kept: move .*out to another place") as e:
         recipes.run("imputation", tmp_path / "my.h5ad", tmp_path / "out")
     kept = str(e.value).split("kept: move ")[1].split(" to another")[0]
@@ -298,8 +299,8 @@ def test_ctrl_c_leaves_nothing(at, tmp_path, monkeypatch):
     """In the middle of the notebook (a kernel is running), and just before the results are moved."""
     table().write_h5ad(tmp_path / "my.h5ad")
     if at == "writing":
-        monkeypatch.setattr(recipes, "execute", lambda *a: None)
-        monkeypatch.setattr(recipes, "publish", lambda book, name, source, new, *a: (new / "half").write_text("") and {})
+        monkeypatch.setattr(runner, "execute", lambda *a: None)
+        monkeypatch.setattr(runner, "publish", lambda book, name, source, new, *a: (new / "half").write_text("") and {})
 
     def say(line):
         if at in line:
@@ -312,14 +313,14 @@ def test_ctrl_c_leaves_nothing(at, tmp_path, monkeypatch):
 
 
 def test_errors_inside_a_notebook_become_one_sentence():
-    assert str(recipes.in_words("DataError", "X has fractions. Mend it", "fit")) == "X has fractions. Mend it"
-    other = recipes.in_words("ValueError", "too many\nvalues", "judge")
+    assert str(runner.in_words("DataError", "X has fractions. Mend it", "fit")) == "X has fractions. Mend it"
+    other = runner.in_words("ValueError", "too many\nvalues", "judge")
     assert isinstance(other, DataError) and str(other) == "the recipe stopped at 'judge' with ValueError: too many"
-    assert isinstance(recipes.in_words("KeyboardInterrupt", "", ""), KeyboardInterrupt)
+    assert isinstance(runner.in_words("KeyboardInterrupt", "", ""), KeyboardInterrupt)
 
 
 def test_missing_tools(monkeypatch):
-    monkeypatch.setattr(recipes, "find_spec", lambda name: None if name == "papermill" else 1)
+    monkeypatch.setattr(runner, "find_spec", lambda name: None if name == "papermill" else 1)
     with pytest.raises(
         DataError, match="papermill is needed to run recipes and is not installed: pip install 'scdl-teach\\[lab\\]'"
     ):
@@ -327,7 +328,7 @@ def test_missing_tools(monkeypatch):
 
 
 def test_the_kernel_is_this_python():
-    kernel = recipes.this_python()()
+    kernel = runner.this_python()()
     assert kernel.format_kernel_cmd()[0] == sys.executable
 
 

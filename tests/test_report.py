@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from matplotlib import cbook
 from nbconvert.filters import markdown2html
 
-from scdl_teach import DataWarning, get, intake, plot, recipes, report, simulate
+from scdl_teach import DataWarning, get, plot, recipes, simulate
+from scdl_teach.recipes import intake, report, runner
 
 HOSTILE = [
     "<script>document.title='x'</script>",
@@ -218,7 +219,7 @@ def test_nothing_in_a_page_is_live(shown, name, tmp_path):
     out, new, source = tmp_path / name / name, tmp_path / name / f".{name}-12345678", Path(f"/x/{name}.h5ad")
     source, out, new = (Path(*(p.replace("/", ":") if i else p for i, p in enumerate(path.parts))) for path in (source, out, new))
     new.mkdir(parents=True)
-    recipes.publish(executed(shown, source, new), "toy", source, new, out, 1.0)
+    runner.publish(executed(shown, source, new), "toy", source, new, out, 1.0)
     read(new / "toy.ipynb")
     page = (new / "toy.html").read_text(encoding="utf-8")
     words = Seen(page).text
@@ -412,7 +413,7 @@ def test_what_is_warned_of_is_not_printed(listening, capsys):
 @pytest.mark.parametrize("name", recipes.available())
 def test_every_recipe_tells_what_was_found(name):
     """It listens from its set-up on, keeps what packages said, and gives both models to the verdict."""
-    code = ["".join(c["source"]) for c in recipes.cells_of(recipes.notebook(name)) if c["cell_type"] == "code"]
+    code = ["".join(c["source"]) for c in runner.cells_of(recipes.notebook(name)) if c["cell_type"] == "code"]
     assert "report.listen()" in code[1] and "report.heard()" in code[-2] and re.search(r"trial,\s+model,?\s*\)$", code[-1])
     assert sum("trial.fit(" in c for c in code) == 1 and sum("model.fit(" in c for c in code) == 1
     assert not any(re.search(r"`\{(stem|source|label|batch)\b", c) for c in code), "a name of the user's between backticks"

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdl_teach import DataError, catalogue, results
+from scdl_teach import DataError, catalogue
+from scdl_teach.lessons import results
 
 
 def test_claims_of_every_built_system_have_five_seeds():

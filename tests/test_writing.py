@@ -17,12 +17,13 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from scdl_teach import DataError, DataWarning, writing
+from scdl_teach import DataError, DataWarning
+from scdl_teach.datasets import writing
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals and limits")
 HOLD = """
 import sys, time
-from scdl_teach import writing
+from scdl_teach.datasets import writing
 with writing.staging(sys.argv[1]) as new:
     new.write_text("half")
     sys.stdout.write("there\\n"), sys.stdout.flush()
@@ -154,7 +155,7 @@ def test_the_size_is_that_of_the_file(tmp_path, kind):
 
 FULL = """
 import resource, sys, numpy as np, anndata
-from scdl_teach import writing
+from scdl_teach.datasets import writing
 a = anndata.AnnData(np.random.rand(300, 300))
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 if len(sys.argv) > 2:

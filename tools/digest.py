@@ -10,20 +10,9 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-APART = {"core", "storage", "validation", "progress", "arrays", "download"}  # answered for by the numbers of the engine
-APART |= {
-    "testing",
-    "claims",
-    "toys",
-    "lessons",
-    "plot",
-    "diagram",
-    "notebook",
-    "cli",
-    "registry",
-    "results",
-}  # computes no result
-APART |= {"datasets", "loaders", "foreign", "cellranger", "intake", "recipes", "report", "writing"}  # data with sums of their own
+APART = {"core"}  # the numbers of the engine answer for it
+APART |= {"datasets", "recipes"}  # data with sums of their own
+APART |= {"testing", "lessons", "plot", "notebook", "cli"}  # compute no result
 MARKS = {"claims", "comparison"}  # bars and words; the rows hold them beside the numbers
 SKIPPED = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}  # in some Pythons only, or without meaning here
 
@@ -112,7 +101,7 @@ def module_at(folder, name):
 
 def is_apart(path):
     words = path.relative_to(root_of(path)).with_suffix("").parts[1:]
-    return words == ("__init__",) or bool(APART & set(words))
+    return words == ("__init__",) or words[0] in APART
 
 
 def find(path, name, *more):

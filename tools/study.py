@@ -159,7 +159,7 @@ def facts(start, job, make):
 
 def judged(f, deep, budget):
     """The bar of a claim at a budget, and whether a result is better."""
-    from scdl_teach.claims import passes
+    from scdl_teach.testing.claim import passes
 
     bar = f.paper_bar if budget.startswith("paper") else f.bar
     return {"bar": bar, "better": f.better, "holds": passes(f, deep, budget)}
@@ -167,7 +167,7 @@ def judged(f, deep, budget):
 
 def run(job):
     """One row of a table."""
-    from scdl_teach.claims import Maker
+    from scdl_teach.testing.claim import Maker
 
     f, make, start = function(job.module, job.name), Maker(job.budget), time.process_time()
     if "key" not in job.names:

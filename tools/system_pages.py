@@ -9,7 +9,7 @@ import pandas as pd
 
 from scdl_teach import catalogue, get
 from scdl_teach.core.model import Model
-from scdl_teach.diagram import diagram
+from scdl_teach.plot.diagram import diagram
 from scdl_teach.testing import toy_for
 
 ROOT = Path(__file__).parents[1]

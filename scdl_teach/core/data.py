@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..arrays import BLOCK, KEPT, OnDisk, choose
+from .arrays import BLOCK, KEPT, OnDisk, choose
 from .fields import DataError, noted
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from .. import storage
-from ..progress import reporter
+from . import storage
 from .data import Batch, Data, tables_of
 from .engine import seeded
 from .fields import DataError, DataWarning
 from .findings import findings_of
 from .hyper import checked, plain
+from .progress import reporter
 
 BASES = []  # Model, once it is imported: its words, too, are of the contract
 FREE = ("epochs", "lr", "batch_size", "patience")  # words that become arguments where a class annotates them
@@ -207,7 +207,7 @@ class Estimator:
     @classmethod
     def load(cls, folder):
         """A saved model, on the CPU. Nothing pickled is read; only classes of this package or already imported are made."""
-        return storage.load(cls, folder)
+        return storage.load(cls, folder, Estimator)
 
     # -- inside -------------------------------------------------------------------------------------
     def _data(self, tables, like, grow, labels=True):

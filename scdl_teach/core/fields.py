@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..arrays import BLOCK, dense, layer_names, stored_of, tidy, whole
+from .arrays import BLOCK, dense, layer_names, stored_of, tidy, whole
 
 EXACT = 2**24  # above it float32 skips whole numbers
 SLOTS = ("X", "raw", "layers", "obs", "obsm", "obsp", "var", "varm")

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..storage import finite
-from ..validation import hold_out
 from .engine import Phase, Training, Update, judging, seeded, skill_of
 from .estimator import Estimator, arrays
 from .findings import sampled
+from .storage import finite
+from .validation import hold_out
 
 __all__ = ["Estimator", "Model", "arrays"]
 

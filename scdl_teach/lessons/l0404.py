@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from .. import get, intake, metrics, plot, simulate
+from .. import get, metrics, plot, simulate
+from ..recipes import intake
 
 NAMES = {
     "mmd_resnet": "MMD-ResNet", "batch_free": "batch-free", "bermuda": "BERMUDA", "desc": "DESC", "scvi": "scVI", "limma": "regression",

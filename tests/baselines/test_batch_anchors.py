@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from sklearn.cross_decomposition import PLSSVD
 
-from scdl_teach import intake
 from scdl_teach.baselines.batch import MNNCorrect, Scanorama, SeuratCCA
 from scdl_teach.baselines.batch_anchors import canonical
 from scdl_teach.baselines.batch_steps import unit_rows
 from scdl_teach.core.fields import DataError
 from scdl_teach.metrics import label_transfer, mixing
+from scdl_teach.recipes import intake
 from scdl_teach.testing import claims, failures, holds
 
 from .test_batch import QUIET, UNEQUAL, both, table

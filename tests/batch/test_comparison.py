@@ -6,8 +6,9 @@ import numpy as np
 from anndata import AnnData
 from sklearn.cluster import KMeans
 
-from scdl_teach import datasets, get, intake, metrics, simulate
+from scdl_teach import datasets, get, metrics, simulate
 from scdl_teach.nn.neighbours import knn
+from scdl_teach.recipes import intake
 from scdl_teach.testing import comparison, plain
 
 DEEP = ["mmd_resnet", "batch_free", "bermuda", "desc", "scvi"]

@@ -105,7 +105,7 @@ def test_watch_names_what_must_fall():
 
 def test_hidden_entries_show_over_fitting():
     """Held-out entries are hidden from the input, and no entry of the learning data is changed otherwise."""
-    from scdl_teach.validation import hide
+    from scdl_teach.core.validation import hide
 
     (a,) = toy_for(CountLine)
     data = Data({"cells": a}, CountLine.needs)
@@ -233,7 +233,7 @@ def test_one_place_makes_gradients():
     import scdl_teach
 
     source = "\n".join(
-        p.read_text(encoding="utf-8") for p in Path(scdl_teach.__file__).parent.rglob("*.py") if p.name != "testing.py"
+        p.read_text(encoding="utf-8") for p in Path(scdl_teach.__file__).parent.rglob("*.py") if p.name != "suite.py"
     )
     for call in (".backward(", ".zero_grad(", "opt.step("):
         assert source.count(call) == 1, call

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from scdl_teach import DataError, DataWarning, get
-from scdl_teach.arrays import tidy
+from scdl_teach.core.arrays import tidy
 from scdl_teach.core.fields import Category, Counts, Expression, Field, near
 
 

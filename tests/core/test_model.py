@@ -13,7 +13,7 @@ from sklearn.base import clone
 from torch import nn
 
 from scdl_teach import datasets
-from scdl_teach.arrays import tables_apart
+from scdl_teach.core.arrays import tables_apart
 from scdl_teach.core.fields import Binary, Category, Counts, DataError, Expression, Field, Mask
 from scdl_teach.core.model import Estimator, Model
 from scdl_teach.testing import check_model, failures, toy_for

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from safetensors import numpy as safetensors
 from typer.testing import CliRunner
 
-from scdl_teach import get, registry, simulate, storage
-from scdl_teach.__main__ import app
+from scdl_teach import get, simulate
+from scdl_teach.cli.app import app
+from scdl_teach.core import registry, storage
 from scdl_teach.core.fields import DataError
 from scdl_teach.core.model import Estimator
 from scdl_teach.imputation.scvi import SCVI
@@ -61,14 +62,14 @@ def line(tmp_path):
     "name,hyper",
     [
         ("scdl_teach.core.model:import_module", {"name": "evil_module"}),
-        ("scdl_teach.commands:execute", {}),
+        ("scdl_teach.cli.commands:execute", {}),
         ("scdl_teach.recipes:copy", {}),
         ("scdl_teach.core.model:Estimator", {}),
         ("scdl_teach.core.model:Model", {}),
         ("scdl_teach.imputation.saverx:deepcopy", {"x": 1}),
         ("scdl_teach.multiomics.scarches:Model", {}),  # seen there, defined elsewhere
         ("scdl_teach.core.model:Estimator.fit", {}),
-        ("scdl_teach.__main__:app", {}),
+        ("scdl_teach.cli.app:app", {}),
         ("evil_module:Line", {}),
         ("scdl_teach...evil_module:Line", {}),
         ("nonsense", {}),
@@ -79,7 +80,7 @@ def line(tmp_path):
 def test_only_a_system_is_made(tmp_path, monkeypatch, line, name, hyper, inside):
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "scdl_teach.__main__", raising=False)
+    monkeypatch.delitem(sys.modules, "scdl_teach.cli.app", raising=False)
     registry.table()  # imported and read
     before = set(sys.modules)
     foreign = {"model": name, "hyper": hyper}
@@ -105,7 +106,7 @@ def test_a_system_is_imported_by_its_catalogue_alone(tmp_path):
 import sys
 from scdl_teach.core.model import Estimator
 m = Estimator.load({str(tmp_path)!r})
-bad = [k for k in sys.modules if k.startswith("scdl_teach") and k.rpartition(".")[2] in ("commands", "__main__", "recipes")]
+bad = [k for k in sys.modules if k.startswith("scdl_teach") and k.rpartition(".")[2] in ("commands", "app", "recipes")]
 assert type(m).__module__ == "scdl_teach.baselines.embedding" and not bad, bad
 """
     context = multiprocessing.get_context("spawn").Process(target=exec, args=(code,))
@@ -376,7 +377,7 @@ def test_the_command_line(tmp_path, line):
     whole = stands(tmp_path)
     for change, folder, words in (
         ({}, tmp_path, "ScArches needs fit(query"),
-        ({"model": "scdl_teach.commands:execute"}, tmp_path, "no system of this package"),
+        ({"model": "scdl_teach.cli.commands:execute"}, tmp_path, "no system of this package"),
         ({"sha256": "0"}, tmp_path, "is damaged"),
         ({}, tmp_path / "in.h5ad", "it is a file"),
         ({}, tmp_path / "none", "holds no readable model"),

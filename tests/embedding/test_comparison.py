@@ -5,8 +5,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 
-from scdl_teach import datasets, get, intake, metrics
+from scdl_teach import datasets, get, metrics
 from scdl_teach.core.fields import Counts
+from scdl_teach.recipes import intake
 from scdl_teach.testing import comparison, plain
 
 from .test_goae import set_means, simulate

@@ -62,7 +62,7 @@ def test_every_excluded_or_pinned_version_is_one():
     """constraints.txt meets what pyproject.toml asks for; doctor and README name the versions of constraints.txt."""
     from packaging.requirements import Requirement
 
-    from scdl_teach import doctor
+    from scdl_teach.cli import doctor
 
     pinned, readme = versions("constraints.txt"), (ROOT / "README.md").read_text(encoding="utf-8")
     extras = PROJECT["optional-dependencies"]

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "scdl_teach"
 FILES = sorted(PACKAGE.rglob("*.py"))
-SHARED = {"core", "nn", "simulate", "metrics", "baselines", "lessons"}
+SHARED = {"core", "nn", "simulate", "metrics", "baselines", "datasets", "testing", "plot", "recipes", "lessons", "cli"}
 STAGES = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()} - SHARED - {"__pycache__"}
 NAME = [str(p.relative_to(PACKAGE)) for p in FILES]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scdl_teach import results, simulate
-from scdl_teach.lessons import l0303
+from scdl_teach import simulate
+from scdl_teach.lessons import l0303, results
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from scdl_teach import results
-from scdl_teach.lessons import l0306
+from scdl_teach.lessons import l0306, results
 
 
 def paired(a, b, t=2.776, ddof=1, root=True, sign=1):

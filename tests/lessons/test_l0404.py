@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scdl_teach import metrics, results
-from scdl_teach.lessons import l0404
+from scdl_teach import metrics
+from scdl_teach.lessons import l0404, results
 from scdl_teach.nn.neighbours import knn
 
 

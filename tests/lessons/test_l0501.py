@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from scdl_teach import results
-from scdl_teach.lessons import l0501
+from scdl_teach.lessons import l0501, results
 from scdl_teach.metrics.integration import perplexity
 
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scdl_teach import results
-from scdl_teach.lessons import l0503
+from scdl_teach.lessons import l0503, results
 
 
 class Masked(nn.Linear):

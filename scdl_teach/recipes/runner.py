@@ -13,9 +13,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .core.fields import DataError
-from .progress import write
-from .writing import room, size_of, staging, writable
+from ..core.fields import DataError
+from ..core.progress import write
+from ..datasets.writing import room, size_of, staging, writable
 
 NEEDS_BATCH = ("batch",)  # recipes that make no sense without one
 STYLE = """
@@ -37,8 +37,8 @@ WALL = (
 # -- the notebooks -----------------------------------------------------------------------------------------
 def folder():
     """Where the recipes are: inside the installed package, or ``notebooks/recipes/`` of a checkout."""
-    inside = Path(__file__).with_name("_recipes")
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "notebooks" / "recipes"
+    inside = Path(__file__).parents[1] / "_recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "notebooks" / "recipes"
 
 
 def notebook(name):
@@ -277,7 +277,7 @@ def page(book, source, seconds):
     What stands in a cell's outputs is escaped where it is made (``report.plain``); a browser is told, besides, to run and load
     nothing (``WALL``).
     """
-    from .plot import printable
+    from ..plot import printable
 
     title = html.escape(f"{book.cells[0].source.splitlines()[0].lstrip('# ')}: {printable(source)}")
     versions = ", ".join(f"{p} {version(p).split('+')[0]}" for p in ("scdl-teach", "torch", "scanpy", "anndata", "numpy"))

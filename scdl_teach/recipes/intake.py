@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from . import datasets
-from .arrays import BLOCK
-from .core.fields import Category, Counts, DataError, DataWarning, Expression, Field, near
-from .foreign import one_line
-from .registry import catalogue, get
+from .. import datasets
+from ..core.arrays import BLOCK
+from ..core.fields import Category, Counts, DataError, DataWarning, Expression, Field, near
+from ..core.registry import catalogue, get
+from ..datasets.foreign import one_line
 
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?$")
 COMMON = re.compile(r"(MT-[A-Z]|RP[LS]\d|(ACTB|GAPDH|B2M|MALAT1|EEF1A1|TMSB4X|FTL|FTH1|TPT1)$)", re.I)  # in almost any table

@@ -175,8 +175,8 @@ def threads():
 
 def training():
     """A small network on simulated cells, on the device that ``fit`` would choose."""
-    from .registry import get
-    from .simulate import counts
+    from ..core.registry import get
+    from ..simulate import counts
 
     cells = counts(n=60, genes=30)
     model = get("dca")(epochs=2).fit(cells, progress=False)
@@ -194,7 +194,7 @@ def carried_data():
     import pandas as pd
     import pooch
 
-    from .download import folder
+    from ..datasets.download import folder
 
     place = folder()
     if not (place / "sets.csv").is_file():
@@ -210,7 +210,7 @@ def carried_data():
 
 def downloads():
     """Can the cache be written, and what does it hold?"""
-    from .download import cache_folder, registry
+    from ..datasets.download import cache_folder, registry
 
     place = cache_folder()
     try:
@@ -225,7 +225,7 @@ def mirror():
     """The folder that replaces the network, complete and byte for byte."""
     import pooch
 
-    from .download import MIRROR, registry
+    from ..datasets.download import MIRROR, registry
 
     if not os.environ.get(MIRROR):
         return OK, f"not set ({MIRROR}): downloads come from the network", ""
@@ -261,7 +261,7 @@ def jupyter():
 
 def disk():
     """Room where results and downloads go."""
-    from .download import cache_folder
+    from ..datasets.download import cache_folder
 
     cache = next(p for p in (cache_folder(), *cache_folder().absolute().parents) if p.exists())
     free = {p: shutil.disk_usage(p).free // 1e8 / 10 for p in (Path.cwd(), cache)}

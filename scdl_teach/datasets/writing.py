@@ -12,8 +12,8 @@ from textwrap import shorten
 
 import scipy.sparse as sp
 
-from .arrays import tables_apart
-from .core.fields import DataError, DataWarning
+from ..core.arrays import tables_apart
+from ..core.fields import DataError, DataWarning
 
 AGE = 10  # seconds that a new hidden folder is left alone, so that its writer has time to lock it
 PROVED = 2**30  # bytes laid out to see whether a quota allows them

@@ -7,7 +7,7 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
-from .core.fields import DataError
+from ..core.fields import DataError
 
 MIRROR = "SCDL_TEACH_DATA_MIRROR"
 
@@ -15,8 +15,8 @@ MIRROR = "SCDL_TEACH_DATA_MIRROR"
 @cache
 def folder():
     """The small data sets: inside the installed package, or ``data/`` of a checkout."""
-    inside = Path(__file__).with_name("_data")
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "data"
+    inside = Path(__file__).parents[1] / "_data"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "data"
 
 
 def registry():

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from . import metrics
-from .core.fields import DataWarning
-from .nn.neighbours import knn
-from .registry import get
+from .. import metrics
+from ..core.fields import DataWarning
+from ..core.registry import get
+from ..nn.neighbours import knn
 
 
 def scale(system):

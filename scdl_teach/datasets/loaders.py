@@ -5,8 +5,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from .arrays import tables_apart
-from .core.fields import DataError
+from ..core.arrays import tables_apart
+from ..core.fields import DataError
 from .download import fetch
 
 
@@ -74,7 +74,7 @@ def pbmc_cite():
     """Counts of genes in ``X``, of the proteins that both runs measured in ``obsm["protein"]`` (a DataFrame)."""
     import anndata
 
-    from .datasets import read
+    from .reading import read
 
     parts = {run: read(fetch(f"pbmc_cite_{run}.h5ad")) for run in ("5k", "10k")}
     for part in parts.values():

@@ -15,8 +15,8 @@ def fit_file(key, source, target, *, where, settings, how, save, reference, forc
     settings = pairs(settings, "--set", "NAME=VALUE, as --set latent=16")
     possible(find(key), source)
     free_to_write(source, target, save, force)
-    from . import writing
-    from .registry import get
+    from ..core.registry import get
+    from ..datasets import writing
 
     data = writing.writable(read(source), source.name)
     cls = get(key)
@@ -85,7 +85,7 @@ def there(device):
 
 def built_on(cls, folder):
     """The fitted model that ``--reference`` names."""
-    from .core.model import Estimator
+    from ..core.model import Estimator
 
     if folder is None:
         return None
@@ -96,7 +96,7 @@ def built_on(cls, folder):
 
 def read(source):
     """AnnData, or MuData of several tables."""
-    from . import datasets
+    from .. import datasets
 
     if source.suffix.lower() == ".h5mu" and source.is_file():
         return tables(source)
@@ -118,9 +118,9 @@ def tables(source):
     import h5py
     import mudata
 
-    from .arrays import tables_apart
-    from .core.fields import DataError
-    from .foreign import self_contained
+    from ..core.arrays import tables_apart
+    from ..core.fields import DataError
+    from ..datasets.foreign import self_contained
 
     try:
         with h5py.File(source, "r") as f:

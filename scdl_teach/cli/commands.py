@@ -1,4 +1,4 @@
-"""What the commands of ``scdl-teach`` do. ``__main__.py`` says how they are called, ``doctor.py`` looks at the installation."""
+"""What the commands of ``scdl-teach`` do. ``app.py`` says how they are called, ``doctor.py`` looks at the installation."""
 
 import csv
 import difflib
@@ -12,13 +12,13 @@ import tempfile
 import textwrap
 import time
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
-ROOT = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
+ROOT = PACKAGE.parent
 MADE = ("pbmc",)  # the data sets that no file lists; a test holds this equal to datasets.list()
 
 
@@ -75,7 +75,7 @@ def nearest(name, known, otherwise):
 @cache
 def systems():
     """The rows of the catalogue as dicts, read without pandas: completion has to be fast."""
-    with (files(__package__) / "catalogue.csv").open(encoding="utf-8") as f:
+    with open(PACKAGE / "catalogue.csv", encoding="utf-8") as f:
         return list(csv.DictReader(f))
 
 
@@ -118,7 +118,7 @@ def show(key):
     if row["status"] == "planned":
         prose(f"{row['system']} ({row['year']})", "")
         return facts(row, row["doi"])
-    from .registry import get
+    from ..core.registry import get
 
     cls = get(key)
     title, *parts = re.split(r"\*\*([A-Z][\w ]*)\*\*", inspect.getmodule(cls).__doc__)
@@ -201,7 +201,7 @@ def pairs(given, option, form):
 
 def value(text):
     """JSON if it is JSON, else the word itself; lists become tuples."""
-    from .storage import tuples
+    from ..core.storage import tuples
 
     try:
         return tuples(json.loads(text))
@@ -277,7 +277,7 @@ def execute(path, out):
     """Run a lesson; a kernel that is gone is told apart: Ctrl-C, or ended from outside."""
     from asyncio import CancelledError
 
-    from .lessons.run import run
+    from ..lessons.run import run
 
     try:
         run(path, out, say=typer.echo, fail=refuse)
@@ -317,7 +317,7 @@ def open_in_lab(path):
 @cache
 def data_names():
     """For completion: without pandas and torch."""
-    inside = Path(__file__).with_name("_data")
+    inside = PACKAGE / "_data"
     folder = inside if inside.is_dir() else ROOT / "data"
     found = list(MADE)
     for file, column in (("sets.csv", "name"), ("remote.csv", "set")):
@@ -328,7 +328,7 @@ def data_names():
 
 def parts_of(name):
     """``{file: where it should stand}`` of a set that is downloaded."""
-    from . import download
+    from ..datasets import download
 
     remote = download.registry()
     place = Path(os.environ.get(download.MIRROR) or download.cache_folder())
@@ -340,7 +340,7 @@ def here(name):
 
 
 def data_list():
-    from . import datasets
+    from .. import datasets
 
     kinds = lambda n, k: k if k != "download" else "downloaded" if here(n) else "to download"
     rows = [[n, kinds(n, r["kind"]), f"{r['MB']:.2f}", r["licence"], r["content"]] for n, r in datasets.list().iterrows()]
@@ -349,7 +349,7 @@ def data_list():
 
 def about(name):
     """The row of a set in ``datasets.list()``."""
-    from . import datasets
+    from .. import datasets
 
     known = datasets.list()
     if name not in known.index:
@@ -366,7 +366,7 @@ def data_show(name):
         typer.echo(f"  {word:9s} {row[word]}")
     if not here(name):
         return typer.echo(f"  {'size':9s} {row['MB']} MB, not downloaded yet: scdl-teach data fetch {name}")
-    from . import datasets
+    from .. import datasets
 
     data = datasets.load(name)
     for part, a in tables_of(data).items():
@@ -386,7 +386,7 @@ def inside(a):
 
 def data_fetch(names, everything):
     """Download what is asked for; what is there already is only checked."""
-    from . import download
+    from ..datasets import download
 
     remote = download.registry()
     if everything:
@@ -417,7 +417,8 @@ def data_write(name, target, force):
     """One set as a file that other programs read."""
     about(name)
     free_to_write(None, target, force=force)
-    from . import datasets, writing
+    from .. import datasets
+    from ..datasets import writing
 
     data = datasets.load(name)
     ending = ".h5mu" if hasattr(data, "n_mod") else ".h5ad" if hasattr(data, "obsm") else ".csv"
@@ -435,18 +436,18 @@ def data_write(name, target, force):
 @cache
 def recipe_names():
     """For completion: the notebooks, unread."""
-    inside = Path(__file__).with_name("_recipes")
+    inside = PACKAGE / "_recipes"
     return sorted(p.stem for p in (inside if inside.is_dir() else ROOT / "notebooks" / "recipes").glob("*.ipynb"))
 
 
 def recipe_list():
-    from . import recipes
+    from .. import recipes
 
     table(["recipe", "what it does"], recipes.available().items())
 
 
 def recipe_copy(name, folder):
-    from . import recipes
+    from .. import recipes
 
     typer.echo(recipes.copy(name, folder))
 
@@ -457,7 +458,7 @@ def recipe_run(name, source, out, where, system, settings):
     parameters = {k: told(v) for k, v in pairs(settings, "--set", "NAME=VALUE, as --set seed=1").items()}
     if system:
         parameters["system"] = find(system)["key"]
-    from . import recipes
+    from .. import recipes
 
     for what, path in recipes.run(name, source, out, parameters, where, say).items():
         typer.echo(f"{what}: {path}")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core.fields import DataError
+from ..core.fields import DataError
 
-FOLDER = Path(__file__).parents[1] / "book/results"
+FOLDER = Path(__file__).parents[2] / "book/results"
 
 
 def table(name):

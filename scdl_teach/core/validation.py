@@ -9,8 +9,8 @@ from copy import copy
 import numpy as np
 
 from .arrays import OnDisk, tidy
-from .core.engine import judging, skill_of
-from .core.fields import DataError
+from .engine import judging, skill_of
+from .fields import DataError
 
 
 def hold_out(model, data, validation, rng):

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from . import plot
-from .core.fields import DataWarning
+from .. import plot
+from ..core.fields import DataWarning
+from ..core.registry import catalogue
+from ..datasets.writing import write
 from .judging import (
     across,
     as_counts,
@@ -34,8 +36,6 @@ from .judging import (
     thinned,
     tied,
 )
-from .registry import catalogue
-from .writing import write
 
 WORDS = {1: "better than", 0: "about as well as", -1: "worse than"}
 NOT = "not judged"  # what stands where a number would be none

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 import numpy as np
 import scipy.sparse as sp
 
-from .core.fields import DataError, DataWarning
+from ..core.fields import DataError, DataWarning
 
 GENES = "Gene Expression"
 OTHERS = {"Antibody Capture", "Antigen Capture", "CRISPR Guide Capture", "Custom", "Multiplexing Capture", "Peaks"}

@@ -5,12 +5,14 @@ from functools import cache
 from importlib import import_module
 from importlib.resources import files
 
+PACKAGE = __package__.partition(".")[0]
+
 
 @cache
 def table():
     import pandas as pd
 
-    with (files(__package__) / "catalogue.csv").open(encoding="utf-8") as f:
+    with (files(PACKAGE) / "catalogue.csv").open(encoding="utf-8") as f:
         return pd.read_csv(f, dtype=str, keep_default_na=False).set_index("key")
 
 
@@ -21,7 +23,7 @@ def catalogue():
 
 def get(key):
     """The class of a system. ``DataError`` for an unknown key, or for one that is planned but not built yet."""
-    from .core.fields import DataError
+    from .fields import DataError
 
     rows = table()
     if key not in rows.index:
@@ -34,4 +36,4 @@ def get(key):
         raise DataError(
             f"{row['system']} ({key!r}) is planned and not built yet; catalogue().query('status != \"planned\"') lists what is"
         )
-    return getattr(import_module(f"{__package__}.{row['module']}"), row["class"])
+    return getattr(import_module(f"{PACKAGE}.{row['module']}"), row["class"])

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .core.data import Batch
-from .core.engine import judging, seeded
-from .core.fields import Category, Mask
-from .plot import BLUE, GREY, ORANGE, PURPLE
-from .toys import toy
+from ..core.data import Batch
+from ..core.engine import judging, seeded
+from ..core.fields import Category, Mask
+from ..testing.toys import toy
+from .figures import BLUE, GREY, ORANGE, PURPLE
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 LIGHT = (

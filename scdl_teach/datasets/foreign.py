@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from textwrap import shorten
 
-from .core.fields import DataError
+from ..core.fields import DataError
 
 READ = ".h5ad, .zarr, .h5 of Cell Ranger, or a folder with matrix.mtx"
 PACKED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd", b"PK\x03\x04": "unzip"}

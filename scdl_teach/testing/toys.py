@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .core.fields import Binary, Category, Counts, Expression, Graph, Mask, Sequence
+from ..core.fields import Binary, Category, Counts, Expression, Graph, Mask, Sequence
 
 
 def centres(field, genes):

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from safetensors import numpy as safetensors
 
-from .core.fields import DataError
+from .fields import DataError
 
 FORMAT = 2  # raised when an older package could not read what a newer one writes
 NOTE, WEIGHTS, SAVING = "model.json", "weights.safetensors", ".saving-"
@@ -54,12 +54,12 @@ def save(model, folder):
             settle(folder, sure, new)
 
 
-def load(cls, folder):
-    """The model that ``save`` wrote, on the CPU; it must be a ``cls``."""
+def load(cls, folder, base):
+    """The model that ``save`` wrote, on the CPU; it must be a ``cls``. ``base``: what every system is."""
     note, state = together(Path(folder))
     try:
         with bounded(4 * len(state) + ROOM):
-            model = revived(note, cls, folder)
+            model = revived(note, cls, folder, base)
             arrays = safetensors.load(state)
             if listed(arrays) != note["arrays"]:
                 raise DataError(f"{folder} is damaged: the arrays are not those that {NOTE} lists. Save the model again")
@@ -224,15 +224,14 @@ def named(cls):
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def revived(note, cls, folder):
+def revived(note, cls, folder, base):
     """The model that ``described`` wrote down, built but with fresh weights."""
-    from .core.data import Batch
-    from .core.engine import seeded
-    from .core.model import Estimator
+    from .data import Batch
+    from .engine import seeded
 
-    kind = class_of(str(note.get("model")), cls, folder)
+    kind = class_of(str(note.get("model")), cls, folder, base)
     check(note, kind, folder)
-    below = note["reference"] and revived(note["reference"], Estimator, folder)
+    below = note["reference"] and revived(note["reference"], base, folder, base)
     model = kind(**{k: tuples(v) for k, v in note["hyper"].items()})
     model.adopt(below)
     vars(model).update(note["facts"])
@@ -243,12 +242,11 @@ def revived(note, cls, folder):
     return model
 
 
-def class_of(name, cls, folder):
+def class_of(name, cls, folder, base):
     """The class that a note names: an imported one, or a system of the catalogue. Nothing else is looked up or called."""
-    from .core.model import Estimator
     from .registry import get, table
 
-    known = lambda: {named(c): c for c in (*subclasses(Estimator), cls) if c.key}
+    known = lambda: {named(c): c for c in (*subclasses(base), cls) if c.key}
     if name not in known():
         rows = table()
         mine = rows.index[(rows["class"] == name.partition(":")[2]) & (rows["status"] != "planned")]

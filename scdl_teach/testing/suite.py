@@ -17,10 +17,9 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import clone
 
-from .claims import Maker, claims, comparison, holds, passes, plain  # noqa: F401
-from .core.data import tables_of
-from .core.fields import Binary, Category, Counts, DataError, Expression, Graph, Sequence
-from .core.model import Estimator, Model
+from ..core.data import tables_of
+from ..core.fields import Binary, Category, Counts, DataError, Expression, Graph, Sequence
+from ..core.model import Estimator, Model
 from .toys import toy_for
 
 MATRIX = (Counts, Expression, Binary)

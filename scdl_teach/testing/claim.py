@@ -1,6 +1,6 @@
 """The marks of claims and comparisons, whose rows `make study` writes, and the models they judge at a budget."""
 
-from .core.model import Model
+from ..core.model import Model
 
 
 class Maker:
