@@ -1,19 +1,19 @@
 """One page a system for the book, from the catalogue and the class: what is written once is shown everywhere."""
 
-import inspect
-import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
 from scdl_teach import catalogue, get
 from scdl_teach.core.model import Model
+from scdl_teach.core.words import HEADINGS, meanings, paragraphs, sections
+from scdl_teach.lessons import results
 from scdl_teach.plot.diagram import diagram
 from scdl_teach.testing import toy_for
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "book/results/claims.csv"
 BUDGETS = {"-": "no published schedule", "default": "the defaults", "paper": "the paper's"}
 PARTS = {
     "2": "Foundations",
@@ -46,17 +46,25 @@ def doi_link(doi):
     )
 
 
-def paragraphs(cls):
-    """{"Idea": text, ...} of the class, where a module holds many (the classical rivals), else of the module."""
-    own = cls.__doc__ or ""
-    text = inspect.cleandoc(own if "**Idea**" in own else inspect.getmodule(cls).__doc__ or "")
-    text = re.split(r"\n\w[\w ]*\n-{3,}", text)[0]
-    found = re.findall(
-        r"\*\*(Idea|Kept|Left out|Measured|Lesson|Source)\*\*\s+(.*?)(?=\s*\*\*(?:Idea|Kept|Left out|Measured|Lesson|Source)\*\*|\Z)",
-        text,
-        re.S,
-    )
-    return {k: " ".join(v.split()).replace("``", "`") for k, v in found}
+def told(cls):
+    """The paragraphs of the docstring, as Markdown."""
+    return {k: v.replace("``", "`") for k, v in paragraphs(cls).items()}
+
+
+def objective(cls):
+    """The formula, and what its letters stand for."""
+    text = sections(cls).get("Objective", "")
+    return ["**Objective**", "", text.replace("``", "`"), ""] if text else []
+
+
+def settings(cls):
+    """Every hyper-parameter: its kind, the default, the paper's value, and what it is."""
+    means, lines = meanings(cls), ["| | kind | default | paper | |", "|---|---|---|---|---|"]
+    for f in fields(cls):
+        paper = f"`{cls.paper[f.name]!r}`" if f.name in cls.paper else ""
+        kind = str(f.type).replace("|", "or")
+        lines += [f"| `{f.name}` | {kind} | `{f.default!r}` | {paper} | {means.get(f.name, '')} |".replace("$", "\\$")]
+    return ["**Hyper-parameters**", "", *lines, ""] if len(lines) > 2 else []
 
 
 def lesson_link(path):
@@ -66,11 +74,9 @@ def lesson_link(path):
 
 def measured(key):
     """The claims of a system on all seeds and at both budgets, as `make study` found them."""
-    if not RESULTS.exists():
-        return []
     ends, lines = ["floor", "classical", "deep", "oracle"], []
     cell = lambda v: f"{v.mean():.3f} ({v.min():.3f} to {v.max():.3f})"
-    for what, rows in pd.read_csv(RESULTS).query("key == @key").groupby("claim", sort=False):
+    for what, rows in results.table("claims").query("key == @key").groupby("claim", sort=False):
         lines += [f"**Measured** {what}; {rows['better'].iloc[0]} is better. Mean and range over the seeds:", ""]
         lines += ["| budget | " + " | ".join(ends) + " | bar, set on other seeds | passed |", "|---" * (len(ends) + 3) + "|"]
         for budget, found in rows.groupby("budget", sort=False):
@@ -93,9 +99,8 @@ def drawing(key, cls, folder):
 
 
 def page(key, row, folder):
-    cls, base = get(key), row["baseline"]
-    told = paragraphs(cls)
-    lines = [f"(system-{key})=", f"# {row['system']}", "", told.get("Idea", ""), ""]
+    cls, base, said = get(key), row["baseline"], told(get(key))
+    lines = [f"(system-{key})=", f"# {row['system']}", "", said.get("Idea", ""), ""]
     lines += [
         "| | |",
         "|---|---|",
@@ -107,11 +112,12 @@ def page(key, row, folder):
     lines += drawing(key, cls, folder) if issubclass(cls, Model) else []
     lines += ["**Reads**", ""] + [f"- `{k}`: {f.describe()}" for k, f in cls.needs.items()] + [""]
     lines += ["**Writes**", ""] + [f"- `{k}`: `{p}`" for k, p in cls.writes.items()] + [""]
-    lines += [f"**{h}** {told[h]}\n" for h in ("Kept", "Left out", "Measured", "Source") if h in told]
+    lines += objective(cls)
+    lines += [f"**{h}** {said[h]}\n" for h in HEADINGS if h in said and h not in ("Idea", "Lesson")]
     lines += measured(key)
-    lines += ["**Hyper-parameters**", "", "```python", repr(cls()), "```", ""]
+    lines += settings(cls)
     if cls.paper:
-        lines += ["The paper's:", "", "```python", f"{cls.__name__}(**{cls.__name__}.paper)  # {cls.paper}", "```", ""]
+        lines += [f"As in the paper: `{cls.__name__}(**{cls.__name__}.paper)`.", ""]
     lines += [
         "**Source**",
         "",

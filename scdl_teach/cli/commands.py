@@ -118,16 +118,18 @@ def show(key):
     if row["status"] == "planned":
         prose(f"{row['system']} ({row['year']})", "")
         return facts(row, row["doi"])
+    from ..core import words
     from ..core.registry import get
 
     cls = get(key)
-    title, *parts = re.split(r"\*\*([A-Z][\w ]*)\*\*", inspect.getmodule(cls).__doc__)
-    parts = [unmarked(p) for p in parts]
+    title = (inspect.getmodule(cls).__doc__ or "").split("\n\n")[0]
     prose(" ".join(unmarked(title).split()), unmarked(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]))
     facts(row, cls.doi())
-    for heading, text in zip(parts[::2], parts[1::2]):
+    for heading, text in words.paragraphs(cls).items():
         if heading != "Lesson":
-            prose(heading, text)
+            prose(heading, unmarked(text))
+    if objective := words.sections(cls).get("Objective"):
+        prose("Objective", objective)
     interface(key, cls)
 
 
@@ -138,8 +140,10 @@ def unmarked(text):
 
 def interface(key, cls):
     """What is read, what is written, what can be set."""
+    from ..core.words import meanings
+
     needs = [[k, f.where, f.table or cls.tables[0], kind_of(f)] for k, f in cls.needs.items()]
-    given, means = cls().get_params(), meanings(cls.__doc__)
+    given, means = cls().get_params(), meanings(cls)
     hyper = [[k, plain(v), plain(cls.paper[k]) if k in cls.paper else "", means.get(k, "")] for k, v in given.items()]
     for columns, rows in (
         (["reads", "place", "table", "what"], needs),
@@ -169,19 +173,6 @@ def kind_of(field):
 def plain(value):
     """A value as ``--set`` takes it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def meanings(doc):
-    """What the class docstring says about every hyper-parameter."""
-    block = re.search(r"Parameters\n-+\n(.*?)(?:\n\n|\Z)", inspect.cleandoc(doc or ""), re.S)
-    out, names = {}, []
-    for line in block[1].replace("``", "").splitlines() if block else []:
-        if not line.startswith(" ") and " : " in line:
-            head, line = line.split(" : ", 1)
-            names = [n.strip() for n in head.split(",")]
-        for n in names:
-            out[n] = f"{out.get(n, '')} {line.strip()}".strip()
-    return out
 
 
 # -- words and files ---------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class Estimator:
     deterministic: ClassVar[bool] = False  # does the seed change nothing?
     names: ClassVar[dict] = {}  # {"label": "cell_type"}: the codes in this output stand for the categories of that field
     estimates: ClassVar[dict] = {}  # {"denoised": "x"}: this output estimates that field, in its units
+    terms: ClassVar[dict] = {}  # {"loss": ("nll", "kl")}: what each loss that trains is the sum of
     paper: ClassVar[dict] = {}  # the hyper-parameters of the paper: Model(**Model.paper)
     expected_failures: ClassVar[dict] = {}  # {check: reason}, read by testing.check_model
     epochs, chunk, device, skill = 0, 1024, "cpu", None

@@ -41,7 +41,7 @@ class Model(Estimator, nn.Module):
         return -self.loss(b)
 
     def sum_of(self, **terms):
-        """The sum of the terms of a loss, each with its weight already; all are noted for ``history_``."""
+        """The sum of the terms of a loss, each with its weight already; all are noted for ``history_``. The class names them in ``terms``."""
         self.log(**terms)
         return sum(terms.values())
 

@@ -46,7 +46,13 @@ class DCANet(nn.Module):
 
 
 class DCA(Model):
-    """Deep count autoencoder.
+    r"""Deep count autoencoder.
+
+    Objective
+    ---------
+    $$\frac{1}{NG} \sum_{i,g} -\log p(x_{ig} \mid s_i \mu_{ig}, \theta_{ig}, \pi_{ig}) + \frac{\rho}{NG} \sum_{i,g} \pi_{ig}^2$$
+    $x$: counts of $N$ cells and $G$ genes; $s_i$: size factor; $\mu, \theta, \pi$: what the net says of an entry; $p$: NB, or ZINB
+    with $\pi$; $\rho$: ``ridge``, of ZINB only.
 
     Parameters
     ----------
@@ -82,6 +88,7 @@ class DCA(Model):
     writes = {"latent": "obsm/X_dca", "denoised": "layers/dca"}
     imputes = dict(entries="all", scale="counts")
     estimates = {"denoised": "x"}
+    terms = {"loss": ("nll", "prior")}
     paper = dict(likelihood="nb-conddisp", hidden=64, latent=32, ridge=0.0, epochs=300, lr=1e-3, batch_size=32, patience=15)
 
     likelihood: str = "nb-conddisp"
@@ -114,8 +121,9 @@ class DCA(Model):
     def loss(self, b):
         _, mean, theta, logit_pi = self.parts(b)
         if logit_pi is None:
-            return nb_nll(b.x, mean, theta).mean()
-        return zinb_nll(b.x, mean, theta, logit_pi).mean() + self.ridge * logit_pi.sigmoid().square().mean()
+            return self.sum_of(nll=nb_nll(b.x, mean, theta).mean())
+        prior = self.ridge * logit_pi.sigmoid().square().mean()
+        return self.sum_of(nll=zinb_nll(b.x, mean, theta, logit_pi).mean(), prior=prior)
 
     def outputs(self, b):
         z, mean, *_ = self.parts(b)

@@ -18,6 +18,7 @@ import torch
 from sklearn.base import clone
 
 from ..core.data import tables_of
+from ..core.engine import weights
 from ..core.fields import Binary, Category, Counts, DataError, Expression, Graph, Sequence
 from ..core.model import Estimator, Model
 from .toys import toy_for
@@ -282,10 +283,30 @@ class Suite:
         data = self.model._data(tables_of(self.data, self.cls.tables), self.model, grow=False)
         data.device = "meta"
         for phase in model.plan():
-            spans = data.spans(phase.batch_size, np.random.default_rng(0), levels=self.levels(phase, data))
             for u in phase.updates:
                 model.train()
-                model(u.loss, data.take(spans[0])).backward()
+                model(u.loss, data.take(self.first_batch(phase, data))).backward()
+
+    @when(trains)
+    def check_terms(self):
+        """Each loss of the plan is the sum of the terms that the class names, and every one of them reaches a weight."""
+        data = self.model._data(tables_of(self.data, self.cls.tables), self.model, grow=False)
+        losses = [(phase, u) for phase in self.model.plan() for u in phase.updates]
+        named = {u.loss for _, u in losses}
+        assert set(self.cls.terms) == named, f"terms names {sorted(self.cls.terms)}, the plan {sorted(named)}"
+        for phase, update in losses:
+            model = deepcopy(self.model)
+            update = next(u for p in model.plan() if p.name == phase.name for u in p.updates if u.loss == update.loss)
+            total, made = summed(model, update.loss, data.take(self.first_batch(phase, data)))
+            names = self.cls.terms[update.loss]
+            made = made or {names[0]: total}
+            assert tuple(made) == tuple(names), f"{update.loss} adds up {tuple(made)}, terms names {tuple(names)}"
+            np.testing.assert_allclose(total.item(), sum(made.values()).item(), rtol=1e-5, err_msg=update.loss)
+            for name, term in made.items():
+                assert reaches(term, list(weights(update.of))), f"{update.loss}: {name} moves no weight"
+
+    def first_batch(self, phase, data):
+        return data.spans(phase.batch_size, np.random.default_rng(0), levels=self.levels(phase, data))[0]
 
     def levels(self, phase, data):
         if phase.by is None or isinstance(phase.by, str):
@@ -321,6 +342,23 @@ class Suite:
             assert name in str(e) and "phase" in str(e) and "epoch" in str(e), str(e)
         else:
             raise AssertionError("a NaN loss went unnoticed")
+
+
+def summed(model, loss, batch):
+    """The loss as at the end of a phase, and what ``sum_of`` added up for it."""
+    made = {}
+    model.train()
+    model.at = 1.0
+    model.sum_of = lambda **terms: made.update(terms) or sum(terms.values())
+    return model(loss, batch), made
+
+
+def reaches(term, moved):
+    """Does a gradient of the term come to one of the weights?"""
+    if not (torch.is_tensor(term) and term.requires_grad):
+        return False
+    found = torch.autograd.grad(term, moved, retain_graph=True, allow_unused=True)
+    return any(g is not None and g.abs().max() > 0 for g in found)
 
 
 def broken_loss(model, fitted):
@@ -432,13 +470,14 @@ def keys(a):
     return {f"{s}/{k}" for s in ("layers", "obs", "var", "obsm", "varm", "obsp", "uns") for k in getattr(a, s)}
 
 
+CHECKS = tuple(n.removeprefix("check_") for n in vars(Suite) if n.startswith("check_"))
+
+
 def check_model(cls, preset=None, how=None, toy=None, only=None):
     """Run the suite; ``{check: "ok" | "not asked" | "excused: why" | "FAILED: why"}``. An excuse that is no longer needed fails."""
     suite, results = Suite(cls, preset, how, toy), {}
-    for name in [n for n in vars(Suite) if n.startswith("check_")]:
-        short, check = name.removeprefix("check_"), getattr(suite, name)
-        if only and short not in only:
-            continue
+    for short in CHECKS if only is None else only:
+        check = getattr(suite, f"check_{short}")
         if not getattr(check, "applies", lambda cls: True)(cls):
             results[short] = "not asked"
             continue

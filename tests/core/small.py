@@ -14,6 +14,7 @@ class Line(Model):
 
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_line"}
+    terms = {"loss": ("error",)}
 
     epochs: int = 5
     lr: float = 1e-2
@@ -46,6 +47,7 @@ class Label(Model):
 
     needs = {"x": Field(), "label": Category("obs/cell_type", fit_only=True, missing=True)}
     writes = {"guess": "obs/label_label", "sure": "obs/label_sure"}
+    terms = {"loss": ("surprise",)}
     names = {"guess": "label"}
 
     epochs: int = 30

@@ -426,3 +426,58 @@ def test_the_suite_bites():
 
 def test_estimators_have_no_gradient():
     assert issubclass(Model, Estimator) and not issubclass(Mean, nn.Module)
+
+
+# -- the terms of a loss ---------------------------------------------------------------------------------------
+class TwoTerms(Line):
+    terms = {"loss": ("error", "ridge")}
+    writes = {"latent": "obsm/X_twoterms"}
+    weight: float = 0.1
+
+    def loss(self, b):
+        return self.sum_of(error=super().loss(b), ridge=self.weight * self.net[0].weight.square().mean())
+
+
+class Dropped(TwoTerms):
+    writes = {"latent": "obsm/X_dropped"}
+
+    def loss(self, b):
+        return self.sum_of(error=Line.loss(self, b))
+
+
+class Beside(TwoTerms):
+    writes = {"latent": "obsm/X_beside"}
+
+    def loss(self, b):
+        return super().loss(b) - 0.05 * self.net[0].weight.square().mean()
+
+
+class Cut(TwoTerms):
+    writes = {"latent": "obsm/X_cut"}
+
+    def loss(self, b):
+        return self.sum_of(error=Line.loss(self, b), ridge=self.net[0].weight.detach().square().mean())
+
+
+class Unnamed(TwoTerms):
+    writes = {"latent": "obsm/X_unnamed"}
+    terms = {}
+
+
+@pytest.mark.parametrize(
+    "cls,why",
+    [
+        (TwoTerms, ""),
+        (Dropped, "adds up"),
+        (Beside, "loss"),
+        (Cut, "ridge moves no weight"),
+        (Unnamed, "terms names"),
+    ],
+)
+def test_a_term_that_is_dropped_cut_or_added_beside_is_noticed(cls, why):
+    found = failures(cls, only=["terms"])
+    assert bool(found) == bool(why) and why in found.get("terms", ""), found
+
+
+def test_a_weight_of_nothing_is_noticed():
+    assert "ridge moves no weight" in failures(TwoTerms, preset=dict(weight=0.0), only=["terms"])["terms"]

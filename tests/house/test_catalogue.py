@@ -3,11 +3,13 @@
 import importlib
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from scdl_teach import DataError, catalogue, get
+from scdl_teach.core import words
 
 ROOT = Path(__file__).parents[2]
 ROWS = catalogue()
@@ -65,3 +67,16 @@ def test_planned_key():
 def test_taught_means_a_lesson():
     for key in ROWS.index[ROWS["status"] == "taught"]:
         assert (ROOT / ROWS.loc[key, "lesson"].split("#")[0]).exists(), key
+
+
+@pytest.mark.parametrize("key", BUILT)
+def test_docstrings_say_what_pages_show(key):
+    """The known headings, one formula, and a line for every hyper-parameter and for everything learnt."""
+    cls = get(key)
+    text = f"{inspect.getmodule(cls).__doc__}\n{cls.__doc__}"
+    other = set(re.findall(r"^\*\*([A-Z][\w ]*)\*\*", text, re.M)) - set(words.HEADINGS)
+    assert not other, f"{sorted(other)} are no headings; there are {', '.join(words.HEADINGS)}"
+    assert "Idea" in words.paragraphs(cls), "no **Idea**"
+    assert words.sections(cls).get("Objective", "").count("$$") == 2, "the class docstring needs a section Objective: $$ ... $$"
+    untold = {f.name for f in fields(cls)} - set(words.meanings(cls))
+    assert not untold, f"no line says what {sorted(untold)} are"

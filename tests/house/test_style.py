@@ -104,3 +104,15 @@ def test_doctests():
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+EVERY = [p for d in ("scdl_teach", "tests", "tools", "data") for p in sorted((ROOT / d).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_statement_a_line_and_no_walrus_in_a_call(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = [n for c in ast.walk(tree) if isinstance(c, ast.Call) for n in ast.walk(c) if isinstance(n, ast.NamedExpr)]
+    assert not inside, f"line {inside[0].lineno}: a walrus inside a call; give the value its own line"
+    tuples = [n for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Tuple)]
+    assert not tuples, f"line {tuples[0].lineno}: several statements as one tuple; one statement a line"
