@@ -1,4 +1,4 @@
-"""Every system on a GPU: ``python tests/gpu/run.py [--out out/gpu.csv] [--only KEY ...]``. Without one it says so and does nothing.
+"""Every system on a GPU: ``python tests/gpu/run.py [--out out/gpu.csv] [--only KEY ...]``; without one it says so and ends.
 
 Each system that trains is fitted on its toy data on both devices. The same weights must give the same outputs on both, and the
 losses must stay finite; the last losses stand side by side, for the two devices draw other random numbers. Five systems are timed
