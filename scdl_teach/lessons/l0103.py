@@ -125,7 +125,7 @@ def place(weights):
 
 def guesses(model, adata, genes):
     """Correlation of a hidden gene's value with the guess from the other genes: ``{name: r}``."""
-    x = model.values(model._fitted_data((adata,)).take({"cells": np.arange(adata.n_obs)}))
+    x = model.values(model.batch(adata))
     out = {}
     for name in genes:
         j = GENES.index(name)

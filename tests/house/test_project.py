@@ -1,5 +1,6 @@
 """What stands around the package: the wheel, the environment file, the lessons, the results, the pages."""
 
+import json
 import re
 import subprocess
 import sys
@@ -137,3 +138,18 @@ def test_the_project_speaks_of_itself_alone():
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".yml", ".csv", ".txt", ".ipynb", ".bib", ".sh") and path.exists():
             assert home not in path.read_text(encoding="utf-8"), name
+
+
+def code_of(path):
+    """The code cells of a lesson, or the file of a judge."""
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+@pytest.mark.parametrize("path", [*LESSONS, *sorted(ROOT.glob("scdl_teach/lessons/l*.py"))], ids=lambda p: p.stem)
+def test_lessons_use_no_private_name(path):
+    """What a lesson shows, a student copies: only what stays."""
+    found = set(re.findall(r"\b(?!self\b)\w+\._(?!_)\w+", code_of(path)))
+    assert not found, f"{path.name} uses {sorted(found)}; model.batch(adata[:20]) gives a batch"
