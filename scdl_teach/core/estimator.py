@@ -48,6 +48,7 @@ class Estimator:
     transductive: ClassVar[bool] = False  # is something learnt for every row, so that only the rows of fit() have a prediction?
     deterministic: ClassVar[bool] = False  # does the seed change nothing?
     names: ClassVar[dict] = {}  # {"label": "cell_type"}: the codes in this output stand for the categories of that field
+    pruned: ClassVar[tuple] = ()  # outputs whose dimensions the training switches off on purpose
     estimates: ClassVar[dict] = {}  # {"denoised": "x"}: this output estimates that field, in its units
     terms: ClassVar[dict] = {}  # {"loss": ("nll", "kl")}: what each loss that trains is the sum of
     paper: ClassVar[dict] = {}  # the hyper-parameters of the paper: Model(**Model.paper)

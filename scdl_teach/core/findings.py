@@ -70,7 +70,7 @@ def of_curve(curve, name, phase):
     if fall > 3 * noise and fall > FALLS * abs(whole):
         yield (
             f"{name} still falls: {fall / max(abs(whole), fall):.0%} of its whole fall came in the last {m} of {len(curve)} epochs; "
-            f"train for more epochs (this phase has {phase.epochs})"
+            f"train for more epochs (this phase has {phase.epochs}) while what is held out gains, too: fit(..., validation=0.2)"
         )
 
 
@@ -101,7 +101,8 @@ def of_outputs(model, data):
         if slot == "obs" and v.ndim == 1 and len(v) > 2:
             yield from of_column(name, v)
         if (slot == "layers" or key.startswith("X_")) and v.ndim == 2 and len(v) > 2:
-            yield from of_table(name, v, slot)
+            meant = name in model.pruned and v.any()  # dimensions that are 0 on purpose are no fault
+            yield from of_table(name, v[:, v.any(0)] if meant else v, slot)
 
 
 def of_column(name, v):
@@ -123,7 +124,7 @@ def of_table(name, v, slot):
         if dead:
             yield (
                 f"{dead} of the {len(spread)} dimensions of {name!r} are the same for all rows; "
-                "a smaller latent space holds as much, or a smaller price on the code would use them"
+                "a smaller latent space holds as much, or a smaller price on the code, where there is one, would use them"
             )
 
 

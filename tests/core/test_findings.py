@@ -184,3 +184,29 @@ def test_many_rows_are_sampled():
 
     Counting().fit(anndata.AnnData(x), **CPU)
     assert Counting.most == 2000
+
+
+class Pruned(Own):
+    """A method that leaves dimensions empty: four by its nature, three dead ones that nobody meant."""
+
+    writes = {"latent": "obsm/X_pruned"}
+    meant: bool = True
+
+    def outputs(self, b):
+        z = np.zeros((len(b.x), 9), np.float32)
+        z[:, :2] = b.x[:, :2] * 1e3
+        z[:, 2:5] = 0.0 if self.meant else 1.0
+        return {"latent": z}
+
+    def findings(self, data):
+        return []
+
+
+def test_dimensions_that_are_switched_off_on_purpose_are_no_finding():
+    data = toy_for(Pruned)
+    with pytest.warns(DataWarning, match="7 of the 9 dimensions"):
+        Pruned().fit(*data)
+    Pruned.pruned = ("latent",)
+    assert not Pruned().fit(*data).findings_
+    with pytest.warns(DataWarning, match="3 of the 5 dimensions"):
+        Pruned(meant=False).fit(*data)
