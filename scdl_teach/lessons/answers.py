@@ -6,7 +6,7 @@ import torch
 
 def numbers(answer, shape=()):
     """An array of floats of this shape, or None where the answer is something else."""
-    if isinstance(answer, str):
+    if answer is None or isinstance(answer, str):
         return None
     try:
         value = np.asarray(answer.detach().cpu() if torch.is_tensor(answer) else answer, float)
