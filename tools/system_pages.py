@@ -8,7 +8,7 @@ import pandas as pd
 
 from scdl_teach import catalogue, get
 from scdl_teach.core.model import Model
-from scdl_teach.core.words import HEADINGS, meanings, paragraphs, sections
+from scdl_teach.core.words import HEADINGS, formula_of, meanings, paragraphs
 from scdl_teach.lessons import results
 from scdl_teach.plot.diagram import diagram
 from scdl_teach.testing import toy_for
@@ -53,8 +53,8 @@ def told(cls):
 
 def objective(cls):
     """The formula, and what its letters stand for."""
-    text = sections(cls).get("Objective", "")
-    return ["**Objective**", "", text.replace("``", "`"), ""] if text else []
+    formula, letters = formula_of(cls)
+    return ["**Objective**", "", formula, "", letters.replace("``", "`"), ""] if formula else []
 
 
 def settings(cls):
@@ -62,7 +62,7 @@ def settings(cls):
     means, lines = meanings(cls), ["| | kind | default | paper | |", "|---|---|---|---|---|"]
     for f in fields(cls):
         paper = f"`{cls.paper[f.name]!r}`" if f.name in cls.paper else ""
-        kind = str(f.type).replace("|", "or")
+        kind = getattr(f.type, "__name__", str(f.type)).replace("|", "or")
         lines += [f"| `{f.name}` | {kind} | `{f.default!r}` | {paper} | {means.get(f.name, '')} |".replace("$", "\\$")]
     return ["**Hyper-parameters**", "", *lines, ""] if len(lines) > 2 else []
 

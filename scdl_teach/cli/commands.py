@@ -128,8 +128,10 @@ def show(key):
     for heading, text in words.paragraphs(cls).items():
         if heading != "Lesson":
             prose(heading, unmarked(text))
-    if objective := words.sections(cls).get("Objective"):
-        prose("Objective", objective)
+    formula, letters = words.formula_of(cls)
+    if formula:
+        prose("Objective", letters)
+        typer.echo("\n".join(f"  {line}" for line in formula.splitlines()))
     interface(key, cls)
 
 

@@ -22,6 +22,12 @@ def sections(cls):
     return {k: v.strip("\n") for k, v in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+def formula_of(cls):
+    """The display formula of the objective with its ``$$``, and the lines that say what its letters are."""
+    start, formula, letters = (sections(cls).get("Objective", "").split("$$") + ["", ""])[:3]
+    return (f"$${formula}$$" if formula else ""), f"{start}{letters}".strip()
+
+
 def meanings(cls, section="Parameters"):
     """``{name: what is said of it}`` of a section whose lines are ``name, other : what it is``."""
     out, names = {}, []
