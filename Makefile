@@ -38,8 +38,8 @@ lessons: setup ## run all lessons again and store what they show
 lessons-test: setup ## run all lessons and compare what is marked
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=120 -p no:randomly -n 2 --dist loadscope notebooks --ignore=notebooks/recipes
 
-lessons-seeds: setup ## the claims of one lesson on five seeds: make lessons-seeds NB=notebooks/...
-	$(BIN)/python tools/seeds.py $(NB)
+lessons-seeds: setup ## the claims of lessons on five seeds, their ranges written into seen=: make lessons-seeds NB=notebooks/...
+	$(BIN)/python tools/seeds.py --write $(or $(NB),$(sort $(wildcard notebooks/[0-9]*/*.ipynb)))
 
 study: setup ## every claim and comparison on seeds 0-4, into book/results/
 	$(BIN)/python tools/study.py
