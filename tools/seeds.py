@@ -65,14 +65,15 @@ def in_words(low, high):
     return low if low == high else f"{low} to {high}"
 
 
+WANTED = re.compile(r", wanted ([^;\n]*)(?:; five seeds gave [^\n]*)?")
+
+
 def printed(outputs, found):
     """The ranges into the lines that the claims of a cell printed."""
     for out in outputs:
-        lines = re.findall(r", wanted [^;\n]*(?:; five seeds gave [^\n]*)?", out.get("text", ""))
-        if len(lines) == len(found):
-            for line, (_, low, high, *_) in zip(lines, found, strict=True):
-                new = f"{line.partition(';')[0]}; five seeds gave {in_words(low, high)}"
-                out["text"] = out["text"].replace(line, new, 1)
+        if len(WANTED.findall(out.get("text", ""))) == len(found):
+            each = iter(found)
+            out["text"] = WANTED.sub(lambda m: f", wanted {m[1]}; five seeds gave {in_words(*next(each)[1:3])}", out["text"])
 
 
 def filled(source, found):
