@@ -51,7 +51,7 @@ class Seen(HTMLParser):
         super().__init__()
         self.words, self.inside = [], []
         self.feed(page)
-        self.text = "".join(self.words)
+        self.text = "".join(self.words).replace("\xa0", " ")  # newer pandas keeps two spaces apart so
 
     def handle_starttag(self, tag, attributes):
         assert tag in TAGS.split(), (tag, attributes)

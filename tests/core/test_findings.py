@@ -81,7 +81,7 @@ def test_broken_outputs(how, what, tmp_path):
 
 def test_a_good_fit_says_nothing():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", DataWarning)
         assert Code().fit(*toy_for(Code), **CPU).findings_ == []
 
 
