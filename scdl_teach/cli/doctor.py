@@ -24,7 +24,7 @@ WINDOWS = os.name == "nt"
 PYTHONS = ("3.11", "3.12", "3.13")
 # what the tests passed with: the version of constraints.txt, and the newest at the end of November 2026
 TESTED = {
-    "torch": ("2.13.0",),
+    "torch": ("2.13.0", "2.14.1"),
     "anndata": ("0.12.19", "0.13.4"),
     "h5py": ("3.16.0",),
     "lightning-fabric": ("2.6.6",),
