@@ -278,7 +278,8 @@ MOTIFS = "CTCF SPI1 GATA1 CEBPA RUNX1 TCF7 EBF1 PAX5 IRF4 IRF8 STAT1 NFKB1 JUN T
 )  # fmt: skip
 def motifs(read):
     """Counts of each base at each position of the known binding sites: the newest version of each factor in JASPAR's core
-    collection, one row for a position of a motif."""
+    collection, one row for a position of a motif.
+    """
     with tempfile.NamedTemporaryFile(suffix=".sqlite") as f:
         f.write(read())
         f.flush()

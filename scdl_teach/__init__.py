@@ -15,7 +15,8 @@ _ERRORS = ("DataError", "DataWarning")
 
 
 def catalogue():
-    """All systems, one row each, as a DataFrame indexed by key: class, module, kind, family, section, year, doi, baseline, lesson, status."""
+    """All systems, one row each, as a DataFrame indexed by key: class, module, kind, family, section, year, doi, baseline,
+    lesson, status."""
     from .core.registry import catalogue
 
     return catalogue()

@@ -103,7 +103,9 @@ def check(exercise, answer):
 
 
 def stopped(error, answer):
-    """A hint for an answer that cannot be judged: the reader's own line stopped, or what it returned is of another kind than asked."""
+    """A hint for an answer that cannot be judged: the reader's own line stopped, or what it returned is of another kind than
+    asked.
+    """
     modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
     found = f"{type(error).__name__}: {error}"
     if getattr(answer, "__module__", None) in modules:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from scdl_teach import datasets, simulate
 from scdl_teach.cli import app as cli
 from scdl_teach.cli import commands, fitting
+from scdl_teach.core import words
 from scdl_teach.core.arrays import tables_apart
 from scdl_teach.core.fields import DataError
 from scdl_teach.datasets import download
@@ -144,8 +145,24 @@ def test_docstrings_are_shown_as_plain_words():
 
 
 def test_meanings_of_hyper_parameters():
-    doc = "A.\n\n    Parameters\n    ----------\n    a, b : two\n        lines\n    c : one\n\n    Reads\n    -----\n    x : no\n    "
-    assert commands.meanings(doc) == {"a": "two lines", "b": "two lines", "c": "one"} and commands.meanings(None) == {}
+    class Said:
+        """A.
+
+        Parameters
+        ----------
+        a, b : two
+            lines
+        c : one
+
+        Reads
+        -----
+        x : no
+        """
+
+    class Silent:
+        pass
+
+    assert words.meanings(Said) == {"a": "two lines", "b": "two lines", "c": "one"} and words.meanings(Silent) == {}
 
 
 # -- fit -----------------------------------------------------------------------------------------------
@@ -171,7 +188,8 @@ def test_fit(cells, tmp_path):
 def test_fit_on_a_reference(tmp_path):
     old, new = (simulate.counts(n=60, genes=30, seed=s) for s in (0, 1))
     old.obs["batch"], new.obs["batch"] = "a", "b"
-    old.write_h5ad(tmp_path / "old.h5ad"), new.write_h5ad(tmp_path / "new.h5ad")
+    old.write_h5ad(tmp_path / "old.h5ad")
+    new.write_h5ad(tmp_path / "new.h5ad")
     kept = ["--set", "encode_batch=true", "--set", "norm=layer", "--epochs", "1", "--save", tmp_path / "ref"]
     assert call("fit", "scvi", tmp_path / "old.h5ad", tmp_path / "a.h5ad", *kept)[0].exit_code == 0
     done, _ = call(
@@ -414,7 +432,8 @@ def test_data_write(tmp_path):
 
 def test_data_fetch(tmp_path, monkeypatch):
     def fetched(file, progress):
-        progress(5, 10), progress(10, 10)
+        progress(5, 10)
+        progress(10, 10)
         return tmp_path / file
 
     monkeypatch.setattr("scdl_teach.datasets.download.fetch", fetched)

@@ -92,7 +92,10 @@ def test_other_bytes_are_not_kept(one_file, server, tmp_path):
 def test_two_downloads_at_once_ask_once(one_file, server):
     server[1].pause, done = 0.3, []
     runs = [threading.Thread(target=lambda: done.append(download.fetch("a.bin").read_bytes() == CONTENT)) for _ in range(4)]
-    [r.start() for r in runs], [r.join() for r in runs]
+    for r in runs:
+        r.start()
+    for r in runs:
+        r.join()
     assert done == [True] * 4 and server[1].asked == [0]
 
 

@@ -141,7 +141,9 @@ def test_masked_score_is_won_by_a_wrong_answer():
 
 
 def test_thinning_is_won_by_a_wrong_answer():
-    """With overdispersed counts, half-way between the true mean and the count beats the true mean; with Poisson counts it does not."""
+    """With overdispersed counts, half-way between the true mean and the count beats the true mean; with Poisson counts it does
+    not.
+    """
 
     def halfway(b, seed):
         return (b.X.toarray() + b.layers["truth"]) / 2
@@ -166,7 +168,9 @@ def test_correlated_by_hand():
 
 
 def test_circularity():
-    """Copying adds nothing, the gene mean removes all, smoothing makes genes correlate that do not; the same decoys every time."""
+    """Copying adds nothing, the gene mean removes all, smoothing makes genes correlate that do not; the same decoys every
+    time.
+    """
     a = simulate.counts(n=200, genes=60)
     same = metrics.circularity(lambda b, seed: b.X, a)
     assert same["raw"] == same["imputed"] < 0.05

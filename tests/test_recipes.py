@@ -182,18 +182,22 @@ def broken(kind, a, path):
 
 
 SENTENCES = {
-    "a CSV named .h5ad": "my.h5ad is a text file \\(it begins ',gene0,.*'\\), and an .h5ad file \\(HDF5\\) is needed: import anndata, pandas",
+    "a CSV named .h5ad": "my.h5ad is a text file \\(it begins ',gene0,.*'\\), and an .h5ad file \\(HDF5\\) is needed: import "
+    "anndata, pandas",
     "cut short": "my.h5ad cannot be read as .h5ad \\(.*\\); it may be cut short: copy or download it again",
     "no bytes": "my.h5ad is empty \\(0 bytes\\)",
-    "genes in rows": "my.h5ad seems to have genes in rows \\(its rows are named gene0, .*, its columns cell0, .*\\); rows must be cells: adata.T",
-    "genes twice": "my.h5ad names genes more than once \\(gene0; 1 in all\\); names must be unique: adata.var_names_make_unique\\(\\)",
+    "genes in rows": "my.h5ad seems to have genes in rows \\(its rows are named gene0, .*, its columns cell0, .*\\); rows "
+    "must be cells: adata.T",
+    "genes twice": "my.h5ad names genes more than once \\(gene0; 1 in all\\); names must be unique: "
+    "adata.var_names_make_unique\\(\\)",
     "logarithms": "my.h5ad: X has fractions; raw counts are needed. If they are in a layer: --where x=layers/",
     "NaN": "my.h5ad: X has NaN or infinite values; raw counts are needed",
     "z-scores": "my.h5ad: X has negative values; raw counts are needed",
     "counts in a layer": "my.h5ad: X has fractions.*layers\\['umi'\\] looks like counts: --where x=layers/umi",
     "counts in raw": "my.h5ad: X has fractions.*adata.raw looks like counts: --where x=raw",
     "no cells": "my.h5ad is empty \\(0 cells x 30 genes\\)",
-    "no genes": "my.h5ad has no gene \\(60 cells x 0 genes\\), and 10 or more are needed; a join keeps the genes that all tables share",
+    "no genes": "my.h5ad has no gene \\(60 cells x 0 genes\\), and 10 or more are needed; a join keeps the genes that "
+    "all tables share",
     "cells without counts": "my.h5ad: X has 2 rows without any count; .*sc.pp.filter_cells",
     "few cells": "my.h5ad has 20 cells; 50 or more are needed",
     "no batch column": "my.h5ad: there is no column 'batch' in obs for the batches; obs has cell_type: name one of them",

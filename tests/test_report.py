@@ -322,7 +322,9 @@ def test_no_nan_in_a_verdict_of_a_batch(values, v, label, single):
 
 
 def test_scores_that_cannot_be_given():
-    """A batch of one cell, a label of one kind, embeddings of no numbers, deep counts without structure: NaN, and nothing dies."""
+    """A batch of one cell, a label of one kind, embeddings of no numbers, deep counts without structure: NaN, and nothing
+    dies.
+    """
     a = simulate.batches(n=60, genes=30, seed=3)
     seen, aside = report.thinned(a)
     pcs, n = intake.pca(seen), seen.n_obs

@@ -61,7 +61,10 @@ def test_runs_to_one_output_do_not_meet(tmp_path):
             told.append(Path(str(e).split("move ")[1].split(" to another")[0]))
 
     runs = [threading.Thread(target=run) for _ in range(4)]
-    [r.start() for r in runs], [r.join() for r in runs]
+    for r in runs:
+        r.start()
+    for r in runs:
+        r.join()
     assert len(told) == 3 and all(anndata.read_h5ad(p).n_obs == 20 for p in [tmp_path / "out.h5ad", *told])
 
 
@@ -90,7 +93,9 @@ def test_what_a_killed_run_left_is_removed_and_a_living_one_is_not(tmp_path):
     old(tmp_path)
     writing.sweep(tmp_path, "out")
     assert left.exists(), "its writer lives"
-    run.kill(), run.wait(), run.stdout.close()
+    run.kill()
+    run.wait()
+    run.stdout.close()
     old(tmp_path)
     with writing.staging(tmp_path / "out") as new:
         new.write_text("whole")
@@ -178,7 +183,8 @@ def test_a_disk_that_fills_while_writing_ends_in_a_sentence(tmp_path, how):
 
 def test_a_result_is_rescued_to_another_place(tmp_path, monkeypatch):
     put, (home, spare) = writing.put, (tmp_path / "home", tmp_path / "spare")
-    home.mkdir(), spare.mkdir()
+    home.mkdir()
+    spare.mkdir()
 
     def full(data, path):
         if home in Path(path).parents:

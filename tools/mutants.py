@@ -1,7 +1,8 @@
 """Do the tests catch planted faults? ``python tools/mutants.py [--only KEY ...]`` plants those of ``tests/mutants.toml``.
 
 Each is planted alone in a copy of the tree, never in the checkout, and the fast tests of its module run there until one fails.
-What was caught, and by which test, is stored in ``book/results/mutants.csv``. A test that fails without any fault catches nothing.
+What was caught, and by which test, is stored in ``book/results/mutants.csv``. A test that fails without any fault catches
+nothing.
 """
 
 import argparse

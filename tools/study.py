@@ -2,9 +2,9 @@
 
 A claim is a function marked by ``testing.claims`` (its rows go to ``claims.csv``), a comparison one marked by
 ``testing.comparison`` (its rows go to the table it names). Two processes; resumable: what stands in a table for the code as it is
-now is not run again. A row holds the hash of the code that made it (``digest``) and that of the engine's numbers. ``--verify`` runs
-seed 0 of what is stale: where it finds the same numbers all rows are stamped anew, else they are run again. ``--explore`` runs
-seeds 10-14, from which bars are set, into ``explore.csv``.
+now is not run again. A row holds the hash of the code that made it (``digest``) and that of the engine's numbers. ``--verify``
+runs seed 0 of what is stale: where it finds the same numbers all rows are stamped anew, else they are run again. ``--explore``
+runs seeds 10-14, from which bars are set, into ``explore.csv``.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """One page a system for the book, from the catalogue and the class: what is written once is shown everywhere."""
 
+import inspect
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -121,7 +122,7 @@ def page(key, row, folder):
     lines += [
         "**Source**",
         "",
-        "```{literalinclude} /scdl_teach/" + row["module"].replace(".", "/") + ".py",
+        f"```{{literalinclude}} /{Path(inspect.getsourcefile(cls)).relative_to(ROOT)}",
         ":language: python",
         "```",
         "",

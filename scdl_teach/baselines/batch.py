@@ -18,14 +18,21 @@ __all__ = ["BBKNN", "MAST", "ComBat", "DESeq2", "LimmaRegression", "MNNCorrect",
 
 
 class LimmaRegression(Estimator):
-    """Regression: subtract what the batch adds to each gene (Ritchie et al. 2015, doi:10.1093/nar/gkv007).
+    r"""Regression: subtract what the batch adds to each gene (Ritchie et al. 2015, doi:10.1093/nar/gkv007).
 
-    **Idea** Fit each gene by least squares on the batch, in coefficients that sum to zero, and subtract the batch's part. With the
-    cell types given (``keep``) both are fitted together and only the batch's part is taken away, so that a batch which holds more
-    of one type does not lose it.
+    **Idea** Fit each gene by least squares on the batch, in coefficients that sum to zero, and subtract the batch's part. With
+    the cell types given (``keep``) both are fitted together and only the batch's part is taken away, so that a batch which holds
+    more of one type does not lose it.
     **Kept** The design of limma's removeBatchEffect; batch means are equal afterwards.
     **Left out** Weights, continuous covariates, empirical Bayes for tests.
     **Source** The papers' facts; no code taken.
+
+    Objective
+    ---------
+    $$\hat x_{cg} = x_{cg} - \gamma_{b(c) g}, \qquad
+    \min_{\alpha, \gamma, \kappa} \sum_{c} \big(x_{cg} - \alpha_g - \gamma_{b(c) g} - \kappa_{t(c) g}\big)^2,
+    \quad \sum_b \gamma_{bg} = 0$$
+    $x$: value of gene $g$ in cell $c$; $b(c)$: its batch; $t(c)$: its type, where ``keep`` is given.
 
     Parameters
     ----------
@@ -74,13 +81,23 @@ class LimmaRegression(Estimator):
 
 
 class ComBat(Estimator):
-    """ComBat: location and scale of each gene and batch, shrunken over genes (Johnson et al. 2007, doi:10.1093/biostatistics/kxj037).
+    r"""ComBat: location and scale of each gene and batch, shrunken over genes (Johnson et al. 2007,
+    doi:10.1093/biostatistics/kxj037).
 
-    **Idea** A batch shifts and stretches each gene. Estimated gene by gene both are noisy, so all genes of a batch lend each other
-    strength: a normal law for the shifts, an inverse gamma for the stretches, and the posterior of each gene instead of its estimate.
+    **Idea** A batch shifts and stretches each gene. Estimated gene by gene both are noisy, so all genes of a batch lend each
+    other strength: a normal law for the shifts, an inverse gamma for the stretches, and the posterior of each gene instead of its
+    estimate.
     **Kept** The parametric prior and its iteration.
     **Left out** Covariates, the non-parametric prior, the reference batch.
     **Source** The paper's facts, no code taken; a test holds it equal to ``scanpy.pp.combat``.
+
+    Objective
+    ---------
+    $$\hat x_{cg} = \sigma_g \frac{z_{cg} - \gamma^*_{b(c) g}}{\sqrt{\delta^*_{b(c) g}}} + \alpha_g, \qquad
+    z_{cg} = \frac{x_{cg} - \alpha_g}{\sigma_g}, \qquad
+    \gamma_{bg} \sim \mathrm{N}(\bar\gamma_b, \tau_b^2),\ \delta_{bg} \sim \mathrm{InvGamma}(a_b, b_b)$$
+    $\alpha, \sigma$: mean and pooled spread of gene $g$; $\gamma^*, \delta^*$: posterior means of the shift and the variance that
+    batch $b$ gives it, under laws fitted to all genes of the batch.
 
     Parameters
     ----------
@@ -154,7 +171,7 @@ class ComBat(Estimator):
 
 
 class MNNCorrect(Estimator):
-    """MNN: cells that are each other's nearest across batches are of one type (Haghverdi et al. 2018, doi:10.1038/nbt.4091).
+    r"""MNN: cells that are each other's nearest across batches are of one type (Haghverdi et al. 2018, doi:10.1038/nbt.4091).
 
     **Idea** If a cell of one batch and a cell of another are among each other's nearest, take them for the same state: their
     difference is the batch effect *there*. Each cell is moved by the mean difference of the pairs near it. A type that one batch
@@ -162,6 +179,13 @@ class MNNCorrect(Estimator):
     **Kept** Cosine normalisation, 20 mutual neighbours, a Gaussian kernel over the pairs, batches merged one after the other.
     **Left out** The correction's projection off the biological subspace, variance adjustment, the faster variant on components.
     **Source** The paper's facts; no code taken.
+
+    Objective
+    ---------
+    $$\hat x_c = x_c
+    + \frac{\sum_{(i, j)} e^{-\lVert x_c - x_i \rVert^2 / w}\, (x_j - x_i)}{\sum_{(i, j)} e^{-\lVert x_c - x_i \rVert^2 / w}}$$
+    $x$: cells of length one; $(i, j)$: pairs of mutual nearest neighbours, $i$ in the batch of $c$, $j$ in what is joined
+    already; $w$: ``width``.
 
     Parameters
     ----------

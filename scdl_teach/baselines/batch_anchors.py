@@ -44,17 +44,28 @@ def canonical(one, two, k):
 
 
 class SeuratCCA(Estimator):
-    """Seurat's anchors: mutual neighbours among canonical vectors (Butler et al. 2018, doi:10.1038/nbt.4096).
+    r"""Seurat's anchors: mutual neighbours among canonical vectors (Butler et al. 2018, doi:10.1038/nbt.4096).
 
     **Idea** What differs between two batches varies in one of them only; what they share varies in both. Canonical correlation
     finds directions of the second kind. Cells that are mutual neighbours there are anchors, if they are alike in expression as
     well; an anchor counts the more, the more neighbours its two cells share. Every cell moves by the anchors near it.
-    **Kept** Standardised genes, singular vectors of the cells' products, unit length, 5 mutual neighbours, the filter, the score, the
-    100 nearest anchors with their weights (anchors: Stuart et al. 2019, doi:10.1016/j.cell.2019.05.031).
-    **Left out** The first version's dynamic time warping; the guide tree (the largest batch is the reference, the others follow by size).
-    **Measured** Two batches of 450 cells: the types are kept, mixing is 0.54-0.63 (MNN 0.94-0.98), for a cell's nearest anchors share its
-    noise and take a quarter of its spread away. With unequal shares of the types 0.40-0.54 of the cells keep theirs (MNN all).
+    **Kept** Standardised genes, singular vectors of the cells' products, unit length, 5 mutual neighbours, the filter, the score,
+    the 100 nearest anchors with their weights (anchors: Stuart et al. 2019, doi:10.1016/j.cell.2019.05.031).
+    **Left out** The first version's dynamic time warping; the guide tree (the largest batch is the reference, the others follow
+    by size).
+    **Measured** Two batches of 450 cells: the types are kept, mixing is 0.54-0.63 (MNN 0.94-0.98), for a cell's nearest anchors
+    share its noise and take a quarter of its spread away. With unequal shares of the types 0.40-0.54 of the cells keep theirs
+    (MNN all).
     **Source** The papers' facts; no code taken. The package is R only.
+
+    Objective
+    ---------
+    $$\hat x_c = x_c + \frac{\sum_{(i, j)} w_{cj} (x_i - x_j)}{\sum_{(i, j)} w_{cj}}, \qquad
+    \max_{\lVert u \rVert = \lVert v \rVert = 1} u^\top A B^\top v, \qquad
+    w_{cj} = 1 - \exp\!\Big(-\tfrac{s_{ij}}{4} \big(1 - d_{cj} / d_{c,\text{last}}\big)\Big)$$
+    $A, B$: two batches with standardised genes; $u, v$: canonical vectors, in which anchors $(i, j)$ are mutual neighbours; $s$:
+    score of an anchor; $d_{cj}$: distance of cell $c$ to the anchor's cell in its own batch, $d_{c,\text{last}}$: that of the
+    last of ``around``.
 
     Parameters
     ----------
@@ -125,7 +136,9 @@ class SeuratCCA(Estimator):
         return i, j, self.trust(u, v, i, j)
 
     def trust(self, u, v, i, j):
-        """Share of neighbours, in both batches, that the two cells of an anchor have in common, between its 1st and 90th percentile."""
+        """Share of neighbours, in both batches, that the two cells of an anchor have in common, between its 1st and 90th
+        percentile.
+        """
         ends = [[knn(two, self.near, one) for two in (u, v)] for one in (u, v)]
         shared = sum(
             np.array([len(np.intersect1d(a[p], b[q])) for p, q in zip(i, j, strict=True)]) for a, b in zip(*ends, strict=True)
@@ -150,14 +163,22 @@ class SeuratCCA(Estimator):
 
 
 class Scanorama(Estimator):
-    """Scanorama: batches stitched like a panorama, the best overlaps first (Hie et al. 2019, doi:10.1038/s41587-019-0113-3).
+    r"""Scanorama: batches stitched like a panorama, the best overlaps first (Hie et al. 2019, doi:10.1038/s41587-019-0113-3).
 
     **Idea** Pictures of a panorama are joined where they overlap, in any order. Mutual nearest neighbours between *all* pairs of
     batches say how much two overlap; the pair with the largest share is joined first, and a pair without overlap never.
-    **Kept** Cells of unit length, 100 components of all cells, 20 mutual neighbours, the share of matched cells as the score and 0.1
-    as its limit, smoothed translations with a Gaussian of sigma 15.
+    **Kept** Cells of unit length, 100 components of all cells, 20 mutual neighbours, the share of matched cells as the score and
+    0.1 as its limit, smoothed translations with a Gaussian of sigma 15.
     **Left out** Approximate neighbours (here exact), corrected expression, joining again what already is one panorama.
     **Source** The paper's facts, no code taken; compared with the package scanorama 1.7.4.
+
+    Objective
+    ---------
+    $$\hat z_c = z_c
+    + \frac{\sum_{(i, j)} e^{-\sigma \lVert z_c - z_j \rVert^2 / 2}\, (z_i - z_j)}
+    {\sum_{(i, j)} e^{-\sigma \lVert z_c - z_j \rVert^2 / 2}}$$
+    $z$: components of cells of length one; $(i, j)$: mutual nearest neighbours of two panoramas, $j$ in that of $c$, which is the
+    smaller; $\sigma$: ``sigma``.
 
     Parameters
     ----------

@@ -37,14 +37,22 @@ def fuzzy(near, far, steps=64):
 
 
 class BBKNN(Estimator):
-    """BBKNN: every cell finds neighbours in every batch (Polański et al. 2020, doi:10.1093/bioinformatics/btz625).
+    r"""BBKNN: every cell finds neighbours in every batch (Polański et al. 2020, doi:10.1093/bioinformatics/btz625).
 
-    **Idea** Leave the cells where they are and change the graph: ask not for a cell's 15 nearest, who are all of its own batch, but for
-    the 3 nearest *of each batch*. What works on graphs (UMAP, Leiden) then sees one sample. A cell whose type another batch lacks
-    gets 3 neighbours there all the same, only weakly tied.
+    **Idea** Leave the cells where they are and change the graph: ask not for a cell's 15 nearest, who are all of its own batch,
+    but for the 3 nearest *of each batch*. What works on graphs (UMAP, Leiden) then sees one sample. A cell whose type another
+    batch lacks gets 3 neighbours there all the same, only weakly tied.
     **Kept** Neighbours batch by batch on 50 components, UMAP's weights, the trimming of cells with too many ties.
     **Left out** Approximate neighbours (here exact).
     **Source** The paper's facts, no code taken.
+
+    Objective
+    ---------
+    $$w = a + a^\top - a \odot a^\top, \qquad
+    a_{cj} = \exp\!\Big(-\frac{d_{cj} - \min_i d_{ci}}{\sigma_c}\Big) \quad \text{for } j \in \bigcup_b N_k^{(b)}(c),
+    \qquad \sum_j a_{cj} = \log_2 (kB)$$
+    $N_k^{(b)}(c)$: the $k$ nearest cells of batch $b$ to cell $c$; $B$: batches; $d$: distances among the components; $\sigma_c$:
+    such that the sum holds.
 
     Parameters
     ----------
@@ -94,7 +102,8 @@ class BBKNN(Estimator):
         for k in range(len(cells)):
             rows = np.flatnonzero(batch == k)
             d, at = NearestNeighbors(n_neighbors=self.neighbors).fit(z[rows]).kneighbors(z)
-            far.append(d), near.append(rows[at])
+            far.append(d)
+            near.append(rows[at])
         far, near = np.hstack(far), np.hstack(near)
         far[near == np.arange(len(z))[:, None]] = 0.0
         order = np.argsort(np.where(near == np.arange(len(z))[:, None], -1.0, far), axis=1, kind="stable")
@@ -118,7 +127,9 @@ class BBKNN(Estimator):
 
 
 def quantile_normalised(c, batch):
-    """Correlations (cells x cells) whose blocks, batch by batch, all have the same distribution: the mean of theirs; ones on the diagonal."""
+    """Correlations (cells x cells) whose blocks, batch by batch, all have the same distribution: the mean of theirs; ones on
+    the diagonal.
+    """
     grid, names = np.linspace(0, 1, 1001), np.unique(batch)
     blocks = [(np.flatnonzero(batch == p), np.flatnonzero(batch == q)) for p in names for q in names if p <= q]
     off = lambda r, s: np.not_equal.outer(r, s)
@@ -133,7 +144,8 @@ def quantile_normalised(c, batch):
 
 
 class ScBatch(Estimator):
-    """scBatch, reduced: a table whose cells correlate as they would in one batch (Fei & Yu 2020, doi:10.1093/bioinformatics/btaa097).
+    r"""scBatch, reduced: a table whose cells correlate as they would in one batch (Fei & Yu 2020,
+    doi:10.1093/bioinformatics/btaa097).
 
     **Idea** Cells of two batches correlate less than cells of one. Take all correlations, bring the blocks between batches to the
     distribution of those within (the *order* of the pairs stays), and look for the table nearest to the measured one whose cells
@@ -144,6 +156,13 @@ class ScBatch(Estimator):
     **Trap** A target of this kind is no correlation matrix (it has negative eigenvalues), and with fewer genes than cells none of
     full rank can be reached: what is left of it is told by ``history_``.
     **Source** The paper's facts, no code taken; the package is R only.
+
+    Objective
+    ---------
+    $$\min_{\hat Z} \lVert \hat Z - Z \rVert^2 \quad \text{with } \hat Z \hat Z^\top \approx Q(Z Z^\top),
+    \quad \lVert \hat z_c \rVert = 1$$
+    $Z$: cells, centred and of length one (cells x genes), so that $Z Z^\top$ holds their correlations; $Q$: brings the blocks
+    between and within batches to one distribution.
 
     Parameters
     ----------

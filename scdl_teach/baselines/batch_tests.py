@@ -1,4 +1,5 @@
-"""Differential expression with the batch in the model instead of out of the data: MAST's hurdle model, and DESeq2 on sums of cells.
+"""Differential expression with the batch in the model instead of out of the data: MAST's hurdle model, and DESeq2 on sums of
+cells.
 
 A corrected table has forgotten how unsure its correction was, and a test that reads it is too sure. Both methods leave the data
 alone and ask each gene whether the groups differ *beyond* what the batches explain.
@@ -57,16 +58,26 @@ def linear(design, x, seen):
 
 
 class MAST(Estimator):
-    """MAST: is the gene on, and how high if it is (Finak et al. 2015, doi:10.1186/s13059-015-0844-5).
+    r"""MAST: is the gene on, and how high if it is (Finak et al. 2015, doi:10.1186/s13059-015-0844-5).
 
-    **Idea** A gene of a single cell is zero or some positive number. So two regressions for each gene: a logistic one on whether it is
-    seen, and a linear one on its level where it is. Both know the group, the cell's detection rate (how many genes it shows, a
-    measure of depth and quality) and the batch; a likelihood-ratio test of both parts together says whether the group matters.
-    **Kept** Both parts, the detection rate, further covariates, chi-squared with a degree of freedom for each part that can be tested.
+    **Idea** A gene of a single cell is zero or some positive number. So two regressions for each gene: a logistic one on whether
+    it is seen, and a linear one on its level where it is. Both know the group, the cell's detection rate (how many genes it
+    shows, a measure of depth and quality) and the batch; a likelihood-ratio test of both parts together says whether the group
+    matters.
+    **Kept** Both parts, the detection rate, further covariates, chi-squared with a degree of freedom for each part that can be
+    tested.
     **Left out** The shrinkage of variances over genes, random effects of donors, contrasts of several groups.
-    **Departed** A normal prior of sd ``prior`` on the logistic coefficients (MAST: a Cauchy one) where a group is all on or all off.
-    **Critique** Cells of one donor are no independent samples: over several donors p-values are far too small. Sum the cells then (DESeq2).
+    A normal prior of sd ``prior`` on the logistic coefficients (MAST: a Cauchy one) where a group is all on or all off.
+    **Trap** Cells of one donor are no independent samples: over several donors p-values are far too small. Sum the cells then
+    (DESeq2).
     **Source** The paper's facts; no code taken.
+
+    Objective
+    ---------
+    $$\Lambda_g = 2 \sum_{m \in \{\text{seen},\, \text{level}\}} \big[\ell_m(\text{rest
+    + group}) - \ell_m(\text{rest})\big] \sim \chi^2, \qquad
+    \operatorname{logit} P(x_{cg} > 0) = D_c \beta_g, \quad x_{cg} \mid x_{cg} > 0 \sim \mathrm{N}(D_c \kappa_g, \sigma_g^2)$$
+    $x$: value of gene $g$ in cell $c$; $D$: one, detection rate, batches and group; $\ell$: largest log likelihood of each part.
 
     Parameters
     ----------
@@ -79,8 +90,10 @@ class MAST(Estimator):
 
     Writes
     ------
-    varm/mast : genes x (log fold change, statistic, p, adjusted p); ``table()`` gives them with names. The second group, in the order
-    of the alphabet, over the first; the fold is that of mean log expression at the mean covariates. A gene of no cell, or of too few to test, has p = 1
+    varm/mast : genes x (log fold change, statistic, p, adjusted p); ``table()`` gives them with names. The second group, in the
+        order
+    of the alphabet, over the first; the fold is that of mean log expression at the mean covariates. A gene of no cell, or of too
+    few to test, has p = 1
 
     Raises
     ------
@@ -144,14 +157,22 @@ class MAST(Estimator):
 
 
 class DESeq2(Estimator):
-    """DESeq2 on pseudobulk: sum the cells of a sample, then test samples (Love, Huber & Anders 2014, doi:10.1186/s13059-014-0550-8).
+    r"""DESeq2 on pseudobulk: sum the cells of a sample, then test samples (Love, Huber & Anders 2014,
+    doi:10.1186/s13059-014-0550-8).
 
-    **Idea** Cells of one sample share its fate; the sample is what was repeated, not the cell. So the counts of each cell type are summed
-    over the cells of a sample, and the sums are tested by a negative binomial regression on batch and condition, in which genes
-    lend each other strength for the dispersion.
+    **Idea** Cells of one sample share its fate; the sample is what was repeated, not the cell. So the counts of each cell type
+    are summed over the cells of a sample, and the sums are tested by a negative binomial regression on batch and condition, in
+    which genes lend each other strength for the dispersion.
     **Kept** All of DESeq2, by the package pydeseq2, which is called and not written again.
     **Left out** Continuous covariates, shrunken fold changes.
     **Source** pydeseq2 (MIT), an optional package: pip install 'scdl-teach[classics]'.
+
+    Objective
+    ---------
+    $$k_{gs} \sim \mathrm{NB}\big(\mu_{gs}, \alpha_g\big), \qquad \mu_{gs} = f_s\, 2^{D_s \beta_g}, \qquad
+    W_g = \hat\beta_g / \mathrm{SE}(\hat\beta_g)$$
+    $k$: counts of gene $g$ summed over the cells of sample $s$; $f$: size factor; $D$: batch and condition; $\alpha_g$:
+    dispersion, shrunken over genes; $W$: Wald statistic of the condition.
 
     Parameters
     ----------

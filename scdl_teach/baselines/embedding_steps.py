@@ -25,7 +25,9 @@ def kernel_distances(x):
 
 
 def similarity(cost, k):
-    """Rows that sum to one and hold k entries: the least total cost plus a square of the size, of which k costs decide the strength."""
+    """Rows that sum to one and hold k entries: the least total cost plus a square of the size, of which k costs decide the
+    strength.
+    """
     cost = cost + np.diag(np.full(len(cost), np.inf))
     ordered = np.sort(cost, 1)
     limit, near = ordered[:, [k]], ordered[:, :k].sum(1, keepdims=True)

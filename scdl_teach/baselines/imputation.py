@@ -1,13 +1,12 @@
 """Classical imputation: floors and simple rivals as functions, and six published methods with the words of every system.
 
-``gene_mean``, ``knn_smooth`` and ``low_rank`` make estimated counts (cells x genes) of AnnData with counts. MAGIC, SAVER, ScImpute,
-DrImpute, LSImpute and ENHANCE have ``fit``, ``predict`` and ``annotate``; each class says its idea, what was kept, and its source.
-All but SAVER answer only for the cells of ``fit``. **Lesson** notebooks/03_imputation/0301_dropout.ipynb
+``gene_mean``, ``knn_smooth`` and ``low_rank`` make estimated counts (cells x genes) of AnnData with counts. MAGIC, SAVER,
+ScImpute, DrImpute, LSImpute and ENHANCE have ``fit``, ``predict`` and ``annotate``; each class says its idea, what was kept, and
+its source. All but SAVER answer only for the cells of ``fit``. **Lesson** notebooks/03_imputation/0301_dropout.ipynb
 """
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from ..core.fields import Counts
@@ -17,7 +16,10 @@ from ..metrics.imputation import dense
 from ..nn.neighbours import knn
 from ..nn.shrinkage import fit_prior, posterior, prior
 from . import imputation_steps as steps
+from .imputation_zeros import DrImpute, LSImpute, ScImpute
 from .least import columns
+
+__all__ = ["ENHANCE", "MAGIC", "SAVER", "DrImpute", "LSImpute", "ScImpute", "gene_mean", "knn_smooth", "low_rank"]
 
 
 def gene_mean(adata):
@@ -44,16 +46,23 @@ def low_rank(adata, rank=6):
 
 
 class MAGIC(Estimator):
-    """MAGIC: a random walk among similar cells averages them (van Dijk et al. 2018, doi:10.1016/j.cell.2018.05.061).
+    r"""MAGIC: a random walk among similar cells averages them (van Dijk et al. 2018, doi:10.1016/j.cell.2018.05.061).
 
-    **Idea** Cells lie on a low-dimensional surface, and noise leads off it. Walk a few random steps from neighbour to neighbour and
-    answer with the mean of where the walk may end: the neighbours' values replace the cell's own, zero or not.
-    **Kept** Square roots of normalised counts, 100 components, a kernel as wide as the distance of the fifth neighbour, three times
-    as many neighbours at most, symmetrised; three steps, or as many as change the components (Procrustes, 0.001).
-    **Left out** Landmarks for many cells; new cells. The package answers in square roots. Here they are squared, and as the square
-    of a mean is less than the mean of squares, each gene is brought back to its mean (``rescale``).
-    **Source** KrishnaswamyLab/MAGIC (GPL-2); written from the paper's facts, no code taken. A test holds it equal to magic-impute 3.0.0,
-    which cannot be installed beside this package (its scprep needs pandas below 2.1).
+    **Idea** Cells lie on a low-dimensional surface, and noise leads off it. Walk a few random steps from neighbour to neighbour
+    and answer with the mean of where the walk may end: the neighbours' values replace the cell's own, zero or not.
+    **Kept** Square roots of normalised counts, 100 components, a kernel as wide as the distance of the fifth neighbour, three
+    times as many neighbours at most, symmetrised; three steps, or as many as change the components (Procrustes, 0.001).
+    **Left out** Landmarks for many cells; new cells. The package answers in square roots. Here they are squared, and as the
+    square of a mean is less than the mean of squares, each gene is brought back to its mean (``rescale``).
+    **Source** KrishnaswamyLab/MAGIC (GPL-2); written from the paper's facts, no code taken. A test holds it equal to magic-impute
+    3.0.0, which cannot be installed beside this package (its scprep needs pandas below 2.1).
+
+    Objective
+    ---------
+    $$\hat X = c \odot \big(P^t \sqrt{X}\big)^2, \qquad P = D^{-1} (K + K^\top) / 2, \qquad
+    K_{ij} = \exp\!\big(-(d_{ij} / d_{i5})^{a}\big)$$
+    $X$: normalised counts (cells x genes); $d_{ij}$: distance of two cells among the components, $d_{i5}$: that of the fifth
+    neighbour; $a$: ``decay``; $D$: row sums; $t$: steps; $c$: what brings each gene back to its mean, with ``rescale``.
 
     Parameters
     ----------
@@ -94,7 +103,8 @@ class MAGIC(Estimator):
 
     def learn(self, data, rng, epochs=None, device="auto"):
         y = arrays(data.take(data.rows)).x  # single precision, and one table held: 50,000 cells x 2,000 genes are 400 MB
-        y /= (total := y.sum(1, keepdims=True)) / np.median(total)
+        total = y.sum(1, keepdims=True)
+        y /= total / np.median(total)
         mean, y = y.mean(0, dtype=float), np.sqrt(y, out=y)
         z = steps.scores(y, self.components)
         step, walked = steps.diffusion(z, self.neighbors, self.decay), 0
@@ -119,14 +129,24 @@ class MAGIC(Estimator):
 
 
 class SAVER(Estimator):
-    """SAVER: predict each gene, and believe that as far as its counts allow (Huang et al. 2018, doi:10.1038/s41592-018-0033-z).
+    r"""SAVER: predict each gene, and believe that as far as its counts allow (Huang et al. 2018, doi:10.1038/s41592-018-0033-z).
 
-    **Idea** A count is Poisson around the true expression, which itself varies, by a gamma law, around what other genes predict. How
-    widely, the gene's counts say. The posterior mean lies between prediction and count, near the count where molecules are many.
-    **Kept** Poisson regression on the logs of genes with a mean of 0.1 or more; the mean instead where that predicts held-out cells
-    better; three laws of the prior's variance, chosen by marginal likelihood; standard errors.
-    **Left out** The lasso over all genes with five-fold cross-validation: a ridge on the ``n_top`` most correlated, judged on a fifth.
+    **Idea** A count is Poisson around the true expression, which itself varies, by a gamma law, around what other genes predict.
+    How widely, the gene's counts say. The posterior mean lies between prediction and count, near the count where molecules are
+    many.
+    **Kept** Poisson regression on the logs of genes with a mean of 0.1 or more; the mean instead where that predicts held-out
+    cells better; three laws of the prior's variance, chosen by marginal likelihood; standard errors.
+    **Left out** The lasso over all genes with five-fold cross-validation: a ridge on the ``n_top`` most correlated, judged on a
+    fifth.
     **Source** mohuangx/SAVER (MIT); written from the paper's facts, no code taken. New cells are answered for too, here only.
+
+    Objective
+    ---------
+    $$\hat\lambda_{cg} = \frac{\alpha_{cg} + x_{cg}}{\beta_{cg} + s_c}, \qquad
+    x_{cg} \sim \mathrm{Poisson}(s_c \lambda_{cg}), \qquad
+    \lambda_{cg} \sim \mathrm{Gamma}(\alpha_{cg}, \beta_{cg}), \qquad \alpha_{cg} / \beta_{cg} = \mu_{cg}$$
+    $x$: count of gene $g$ in cell $c$; $s$: size factor; $\mu$: the regression's prediction, or the gene's mean; the width of the
+    prior and how it follows $\mu$ are those of the largest marginal likelihood.
 
     Parameters
     ----------
@@ -200,221 +220,24 @@ class SAVER(Estimator):
         return {k: v.astype(np.float32) for k, v in {"denoised": mean, "se": se, "prior": self.prior_}.items()}
 
 
-class ScImpute(Estimator):
-    """scImpute: find the dropouts, then fill only them, from similar cells (Li & Li 2018, doi:10.1038/s41467-018-03405-7).
-
-    **Idea** Within a cluster, the log values of a gene are a normal, its expression, and a gamma near zero, dropouts. Entries that
-    belong to the second are suspect. A cell is a non-negative mixture of others, weighed on its trusted genes; that fills the rest.
-    **Kept** log10(counts per million + 1.01); components that hold 40 % of the variance, without outlying cells, and spectral clusters;
-    EM of the mixture and its start; non-negative least squares; at most the largest value of the gene in the cluster.
-    **Left out** Gene lengths (TPM); labels from the user.
-    **Measured** Where molecules are few, every zero lies far from the normal: nearly all are called dropouts, whether planted or not,
-    and filled further from the truth than by the gene's mean, if nearer than a zero is.
-    **Source** Vivianstats/scImpute (R); written from the paper's facts, no code taken.
-
-    Parameters
-    ----------
-    n_clusters : of cells
-    threshold : entries more probably dropouts than this are filled
-    neighbors : of the cluster's cells, the nearest so many are mixed
-
-    Reads
-    -----
-    x : raw counts (cells x genes)
-
-    Writes
-    ------
-    layers/scimpute : counts (cells x genes), those judged dropouts replaced, the others as they were
-    layers/scimpute_dropout : probability of a dropout (cells x genes); 0 for outlying cells and genes without a believable normal
-
-    Raises
-    ------
-    DataError : not counts, or cells without any
-
-    Examples
-    --------
-    >>> from scdl_teach import simulate
-    >>> adata = simulate.counts(n=60, genes=30)
-    >>> ScImpute(n_clusters=2).fit(adata, progress=False).annotate(adata).layers["scimpute"].shape
-    (60, 30)
-    """
-
-    needs = {"x": Counts()}
-    writes = {"imputed": "layers/scimpute", "dropout": "layers/scimpute_dropout"}
-    imputes = dict(entries="probable zeros", scale="counts")
-    transductive = True
-    expected_failures = {
-        "deterministic": "chance starts the k-means of the spectral clusters, whose best of ten is one on the toy"
-    }
-
-    n_clusters: int = 5
-    threshold: float = 0.5
-    neighbors: int = 500
-
-    def learn(self, data, rng, epochs=None, device="auto"):
-        x = arrays(data.take(data.rows)).x
-        unit = x.sum(1, keepdims=True, dtype=float) / 1e6
-        y = np.log10(x / unit + 1.01)
-        z, labels = steps.groups(y, self.n_clusters, int(rng.integers(2**31)))
-        filled, self.dropout_ = y.copy(), np.zeros(x.shape, np.float32)
-        for c in range(labels.max() + 1):
-            at = np.flatnonzero(labels == c)
-            d, believable = steps.dropouts(y[at])
-            self.dropout_[at] = d * believable
-            filled[at] = self.filled(y[at], z[at], d, believable)
-            yield {"cluster": c, "cells": len(at), "share": float((self.dropout_[at] > self.threshold).mean())}
-        self.result_ = np.where(self.dropout_ > self.threshold, np.maximum(unit * (10**filled - 1.01), 0), x).astype(np.float32)
-
-    def filled(self, y, z, d, believable):
-        """What other cells of the cluster say of each cell (cells x genes)."""
-        order = knn(z, self.neighbors) if len(z) > 1 else np.zeros((1, 0), int)
-        trusted = (d <= self.threshold) & believable
-        made = [steps.from_others(y[i], y[order[i]], trusted[i]) for i in range(len(y))]
-        return np.minimum(made, y.max(0))
-
-    def outputs(self, b):
-        return {"imputed": self.result_[b.rows], "dropout": self.dropout_[b.rows]}
-
-
-class DrImpute(Estimator):
-    """DrImpute: zeros become the mean of the cell's cluster, over many clusterings (Gong et al. 2018, doi:10.1186/s12859-018-2226-y).
-
-    **Idea** A zero is filled by the mean of the cells in the same cluster, zeros included, so that a gene which the whole cluster lacks
-    stays near zero. As no one clustering is right, the mean is taken over twelve: two distances, six numbers of clusters.
-    **Kept** log(x + 1); 1 - Spearman and 1 - Pearson between cells, the first 5 % of their components, k-means with 10 to 15 clusters.
-    **Left out** 1,000 starts of each k-means (here ``starts``). Genes with fewer than two cells above one molecule, which it drops,
-    have no say in the clusters but are filled.
-    **Source** gongx030/DrImpute (R); written from the paper's facts, no code taken.
-
-    Parameters
-    ----------
-    clusters : numbers of clusters
-    starts : of each k-means, the best is kept
-    normalise : divide by size factors first; without, the scale is log1p of the counts themselves
-
-    Reads
-    -----
-    x : raw counts (cells x genes)
-
-    Writes
-    ------
-    layers/drimpute : log1p(counts / (total / median total)) (cells x genes), zeros filled, non-zeros as they were
-
-    Raises
-    ------
-    DataError : not counts, or cells without any
-
-    Examples
-    --------
-    >>> from scdl_teach import simulate
-    >>> adata = simulate.counts(n=60, genes=30)
-    >>> DrImpute().fit(adata, progress=False).annotate(adata).layers["drimpute"].shape
-    (60, 30)
-    """
-
-    needs = {"x": Counts()}
-    writes = {"imputed": "layers/drimpute"}
-    imputes = dict(entries="zeros", scale="log1p normalised")
-    transductive = True
-    paper = dict(starts=1000)
-
-    clusters: tuple = (10, 11, 12, 13, 14, 15)
-    starts: int = 5
-    normalise: bool = True
-
-    def learn(self, data, rng, epochs=None, device="auto"):
-        x, size = steps.counts_of(data)
-        y = np.log1p(x / size if self.normalise else x)
-        used = (x > 1).sum(0) >= 2
-        total = np.zeros_like(y)
-        for name, z in zip(("spearman", "pearson"), steps.views(y[:, used] if used.any() else y), strict=True):
-            for k in self.clusters:
-                found = KMeans(min(k, len(z)), n_init=self.starts, random_state=int(rng.integers(2**31))).fit(z)
-                total += steps.cluster_means(y, found.labels_)
-                yield {"distance": name, "clusters": k, "inertia": float(found.inertia_)}
-        self.result_ = np.where(x > 0, y, total / (2 * len(self.clusters))).astype(np.float32)
-
-    def outputs(self, b):
-        return {"imputed": self.result_[b.rows]}
-
-
-class LSImpute(Estimator):
-    """LSImpute: the most similar cells fill each other's zeros, then retire (Moussa & Mandoiu 2019, doi:10.1089/cmb.2018.0236).
-
-    **Idea** Trust similar cells only. Take the most similar pairs, group their cells, fill each group's zeros by the group, put these
-    cells aside, and go on with the rest until no pair is similar enough. Who is like nobody stays as it was.
-    **Kept** The rounds, the threshold, spherical k-means, the median and the mean variant. Written from memory, as the paper was not at
-    hand: *the algorithm is doubtful in detail* (what the similarity is taken of, the share of pairs, how many groups).
-    **Measured** Its zeros are filled further from the truth than by the gene's mean, if nearer than a zero is.
-    **Left out** Min-hash and locality-sensitive hashing: all pairs are compared, so a few thousand cells are the limit.
-    **Source** No released package; no code taken.
-
-    Parameters
-    ----------
-    similarity : "cosine" of log values, or "jaccard" of detected genes
-    threshold : pairs less similar do not count
-    share : of the remaining pairs that a round takes
-    group_size : mean number of cells in a group
-    median : fill with the group's median, zeros included (LSImpMed), or with the mean of its non-zeros (LSImpMean)
-
-    Reads
-    -----
-    x : raw counts (cells x genes)
-
-    Writes
-    ------
-    layers/lsimpute : counts (cells x genes), zeros filled at the cell's own depth, non-zeros as they were
-
-    Raises
-    ------
-    DataError : not counts, or cells without any
-
-    Examples
-    --------
-    >>> from scdl_teach import simulate
-    >>> adata = simulate.counts(n=60, genes=30)
-    >>> LSImpute().fit(adata, progress=False).annotate(adata).layers["lsimpute"].shape
-    (60, 30)
-    """
-
-    needs = {"x": Counts()}
-    writes = {"imputed": "layers/lsimpute"}
-    imputes = dict(entries="zeros", scale="counts")
-    transductive = True
-
-    similarity: str = "cosine"
-    threshold: float = 0.85
-    share: float = 0.1
-    group_size: int = 20
-    median: bool = True
-
-    def learn(self, data, rng, epochs=None, device="auto"):
-        x, size = steps.counts_of(data)
-        y = np.log1p(x / size)
-        filled, left = x.copy(), np.arange(len(x))
-        while len(at := left[steps.alike(steps.similarities(y[left], self.similarity), self.threshold, self.share)]):
-            groups = steps.spherical_kmeans(y[at], -(-len(at) // self.group_size), rng)
-            for group in [at[groups == g] for g in np.unique(groups)]:
-                fill = steps.typical(x[group] / size[group], self.median)
-                filled[group] = np.where(x[group] > 0, x[group], size[group] * fill)
-            left = np.setdiff1d(left, at)
-            yield {"cells": len(at), "left": len(left)}
-        self.result_ = filled.astype(np.float32)
-
-    def outputs(self, b):
-        return {"imputed": self.result_[b.rows]}
-
-
 class ENHANCE(Estimator):
-    """ENHANCE: pool similar cells, twice, then keep the components above the noise (Wagner et al. 2019, doi:10.1101/655365).
+    r"""ENHANCE: pool similar cells, twice, then keep the components above the noise (Wagner et al. 2019, doi:10.1101/655365).
 
-    **Idea** Sums over similar cells have less noise, and are biased towards types with many molecules unless neighbours are sought
-    where noise is alike: after a Freeman-Tukey transform, in few components. The sums make better components, these better
+    **Idea** Sums over similar cells have less noise, and are biased towards types with many molecules unless neighbours are
+    sought where noise is alike: after a Freeman-Tukey transform, in few components. The sums make better components, these better
     neighbours, these better sums; what their last components miss is called noise.
-    **Kept** sqrt(x) + sqrt(x + 1) at the median total; components with twice the variance of the first one of Poisson noise (at most 50);
-    neighbours until they hold 200,000 molecules, or 2 % of the cells; two rounds; the way back from the transform.
+    **Kept** sqrt(x) + sqrt(x + 1) at the median total; components with twice the variance of the first one of Poisson noise (at
+    most 50); neighbours until they hold 200,000 molecules, or 2 % of the cells; two rounds; the way back from the transform.
     **Left out** New cells. The script gives each cell the median total of its neighbours (``depth="neighbors"``), here its own.
     **Source** yanailab/enhance (a script); written from the paper's facts, no code taken.
+
+    Objective
+    ---------
+    $$\hat x_c = T_c\, \frac{f^{-1}(\Pi f(\tilde p_c))}{\big\lVert f^{-1}(\Pi f(\tilde p_c)) \big\rVert_1}, \qquad
+    p_c = \sum_{i \in N_k(c)} x_i, \qquad
+    f(x) = \sqrt{x} + \sqrt{x + 1}$$
+    $x_i$: counts of cell $i$; $N_k(c)$: the $k$ nearest cells, itself one of them; $\tilde p$: sums at the median total; $\Pi$:
+    projection on the components above the noise; $T_c$: the cell's own total (or its neighbours' median).
 
     Parameters
     ----------

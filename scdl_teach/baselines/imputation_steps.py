@@ -169,7 +169,9 @@ def cluster_means(y, labels):
 
 # -- LSImpute ---------------------------------------------------------------------------------------
 def similarities(y, kind="cosine"):
-    """Between all cells of ``y`` (cells x genes): of directions, or "jaccard", shared detected genes / genes detected in one of both."""
+    """Between all cells of ``y`` (cells x genes): of directions, or "jaccard", shared detected genes / genes detected in one
+    of both.
+    """
     if kind == "jaccard":
         found = (y > 0).astype(float)
         both, n = found @ found.T, found.sum(1)

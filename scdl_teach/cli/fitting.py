@@ -10,7 +10,9 @@ from .commands import described, find, free_to_write, nearest, pairs, plain, say
 
 
 def fit_file(key, source, target, *, where, settings, how, save, reference, force, progress):
-    """Check all that can be checked, train, then write everything or nothing. The file comes first: torch is loaded for the rest."""
+    """Check all that can be checked, train, then write everything or nothing. The file comes first: torch is loaded for the
+    rest.
+    """
     where = pairs(where, "--where", "FIELD=PLACE, as --where x=layers/counts")
     settings = pairs(settings, "--set", "NAME=VALUE, as --set latent=16")
     possible(find(key), source)

@@ -32,7 +32,9 @@ class OnDisk:
 
 
 def tidy(a):
-    """CSR without stored zeros, NumPy, or OnDisk: forms from which rows can be cut quickly; ``ValueError`` for a damaged matrix."""
+    """CSR without stored zeros, NumPy, or OnDisk: forms from which rows can be cut quickly; ``ValueError`` for a damaged
+    matrix.
+    """
     if sp.issparse(a):
         if a.format in ("csr", "csc"):
             a.check_format(full_check=True)  # a pointer past the end would end the program without a word

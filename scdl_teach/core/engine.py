@@ -114,7 +114,7 @@ class Best:
 
 
 class Training:
-    """Runs ``model.plan()``; iterate over ``rows()`` for one dict of mean losses per epoch. ``judge()`` scores what is held out."""
+    """Runs ``model.plan()``; ``rows()`` gives a dict of mean losses per epoch, ``judge()`` scores what is held out."""
 
     def __init__(self, model, data, fabric, rng, judge=None):
         self.model, self.data, self.fabric, self.rng, self.judge = model, data, fabric, rng, judge

@@ -98,7 +98,9 @@ class Estimator:
         return ()
 
     def adopt(self, reference):
-        """Check what ``fit(reference=...)`` was given, None included; its genes and categories hold, a copy is ``self.reference``."""
+        """Check what ``fit(reference=...)`` was given, None included; its genes and categories hold, a copy is
+        ``self.reference``.
+        """
         if reference is not None:
             raise TypeError(f"{type(self).__name__} builds on no other model: fit() it without reference=")
 
@@ -122,7 +124,8 @@ class Estimator:
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def fit(self, *adatas, where=None, reference=None, seed=0, device="auto", epochs=None, progress=None, **options):
-        """Learn from one AnnData per table (or a MuData), which stay as they are; a ``DataError`` says how to mend what does not fit.
+        """Learn from one AnnData per table (or a MuData), which stay as they are; a ``DataError`` says how to mend what does not
+        fit.
 
         Ends by looking at itself: what is wrong stands in ``findings_`` (sentences) and is one ``DataWarning``, unless
         ``epochs`` asked for a shorter training than the model's own.
@@ -160,7 +163,9 @@ class Estimator:
         return self
 
     def batch(self, *adatas, labels=False):
-        """All rows as one batch, on the model's device, as ``loss`` and ``outputs`` read them; ``labels`` too where it is asked for."""
+        """All rows as one batch, on the model's device, as ``loss`` and ``outputs`` read them; ``labels`` too where it is
+        asked for.
+        """
         data = self._fitted_data(adatas, labels)
         return self._read(data.take(data.rows))
 
@@ -174,7 +179,9 @@ class Estimator:
         return {k: self._join(k, [m[k] for m in made], data) for k in self.writes}
 
     def annotate(self, *adatas):
-        """Write the prediction where ``writes`` says, and how it was made to ``uns["scdl_teach"]``: the only method that changes its arguments."""
+        """Write the prediction where ``writes`` says, and how it was made to ``uns["scdl_teach"]``: the only method that
+        changes its arguments.
+        """
         tables, made = tables_of(adatas, self.tables), self.predict(*adatas)
         for name, v in made.items():
             table, slot, key = self._place(name)
@@ -229,7 +236,10 @@ class Estimator:
         data = self._data(tables, self, grow=False, labels=labels)
         for t in self.rows_:
             if list(tables[t].obs_names) != self.rows_[t]:
-                what = f"{type(self).__name__} learns something for every row and predicts only those of fit(); these {t!r} are others"
+                what = (
+                    f"{type(self).__name__} learns something for every row and predicts only those of fit(); "
+                    f"these {t!r} are others"
+                )
                 raise DataError(f"{what}. Fit it again on all of them")
         data.device = self.device
         return data

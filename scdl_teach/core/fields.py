@@ -127,7 +127,7 @@ class Field:
             stored = stored_of(values[:BLOCK])
             if stored.size and whole(stored) and stored.max() > 2:
                 mend = "sc.pp.normalize_total(adata); sc.pp.log1p(adata)"
-                yield f"looks like raw counts (whole numbers up to {stored.max():g}), where normalised log values are read: {mend}"
+                yield f"looks like raw counts (whole numbers up to {stored.max():g}), where log values are read: {mend}"
 
     def mend(self, name, adata):
         return f"Name another place: fit(adata, where={{{name!r}: ...}})"
@@ -154,7 +154,7 @@ class Expression(Field):
 
 @dataclass(frozen=True)
 class Counts(Field):
-    """Raw counts: ``layers["counts"]`` if there, else ``X``. With ``nonzeros`` the batch also holds ``<name>_nz``, their flat places."""
+    """Raw counts: ``layers["counts"]`` if there, else ``X``. ``nonzeros``: the batch also holds ``<name>_nz``, their places."""
 
     nonzeros: bool = False
     empty: bool = False  # may a row be without any count? Not where a size factor divides by its total
@@ -228,7 +228,7 @@ class Binary(Field):
 
 @dataclass(frozen=True)
 class Mask(Binary):
-    """Named sets of genes (genes x sets, a DataFrame names them), matched by name; a ``start`` hook reads ``data.values[name]``."""
+    """Named sets of genes (genes x sets, a DataFrame names them), matched by name; ``start`` reads ``data.values[name]``."""
 
     where: str = "varm/programmes"
     fit_only: bool = True
@@ -265,7 +265,7 @@ class Mask(Binary):
 
 @dataclass(frozen=True)
 class Category(Field):
-    """A column of names, read as codes; ``optional``: one category if absent; ``missing``: NaN becomes code -1; ``levels``: how many there must be."""
+    """A column of names, read as codes; ``optional``: one if absent; ``missing``: NaN becomes -1; ``levels``: how many."""
 
     where: str = "obs/batch"
     missing: bool = False
@@ -295,7 +295,8 @@ class Category(Field):
         """Names that say that something is missing, and names equal but for case and blanks."""
         if empty := sorted(v for v in names if v.strip().lower() in ("nan", "none", "na", "<na>", "nat", "null", "")):
             column = f"adata.obs[{self.where[4:]!r}]"
-            yield f"has a category called {empty[0]!r}, most likely missing values made text: {column} = {column}.replace({empty[0]!r}, None)"
+            mend = f"{column} = {column}.replace({empty[0]!r}, None)"
+            yield f"has a category called {empty[0]!r}, most likely missing values made text: {mend}"
         folded = {}
         for v in sorted(names):
             folded.setdefault(v.strip().lower(), []).append(v)

@@ -36,7 +36,8 @@ def sampled(model, data):
 def of_skill(skills):
     if len(skills) == 2 and not skills[1] > skills[0]:
         yield (
-            f"what should rise did not: the skill is {skills[1]:.4g} after the last epoch and was {skills[0]:.4g} after the first; "
+            f"what should rise did not: the skill is {skills[1]:.4g} after the last epoch and was "
+            f"{skills[0]:.4g} after the first; "
             "try another seed, a smaller lr, or more epochs"
         )
 
@@ -51,7 +52,10 @@ def of_history(model, data, skilled):
         if len(rows) < LEAST:
             continue
         if "val_skill" in rows and not phase.patience and rows["val_skill"].iloc[-3:].mean() < rows["val_skill"].iloc[0]:
-            yield f"what was held out is judged worse at the end of phase {phase.name!r} than at its start; train for fewer epochs, or set patience"
+            yield (
+                f"what was held out is judged worse at the end of phase {phase.name!r} than at its start; "
+                f"train for fewer epochs, or set patience"
+            )
         for u in [] if skilled else phase.updates:
             curve = rows[u.loss].to_numpy()[int(settled(model, data, phase, u) * len(rows)) :]
             if len(curve) >= LEAST:
@@ -69,7 +73,8 @@ def of_curve(curve, name, phase):
         yield f"{name} rose, from {curve[0]:.4g} to {end[m:].mean():.4g}; try a smaller lr, and check the scale of the input"
     if fall > 3 * noise and fall > FALLS * abs(whole):
         yield (
-            f"{name} still falls: {fall / max(abs(whole), fall):.0%} of its whole fall came in the last {m} of {len(curve)} epochs; "
+            f"{name} still falls: {fall / max(abs(whole), fall):.0%} of its whole fall came in the last "
+            f"{m} of {len(curve)} epochs; "
             f"train for more epochs (this phase has {phase.epochs}) while what is held out gains, too: fit(..., validation=0.2)"
         )
 

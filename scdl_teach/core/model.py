@@ -16,7 +16,9 @@ __all__ = ["Estimator", "Model", "arrays"]
 
 
 class Model(Estimator, nn.Module):
-    """An Estimator that trains by gradient: its author writes ``build``, ``loss``, ``outputs``, at need ``plan`` and ``skill``."""
+    """An Estimator that trains by gradient: its author writes ``build``, ``loss``, ``outputs``, at need ``plan`` and
+    ``skill``.
+    """
 
     epochs, lr, batch_size, patience = 50, 1e-3, 128, None
     at = 1.0  # the fraction of the phase that is done, for warm-ups; 1 outside training
@@ -41,7 +43,9 @@ class Model(Estimator, nn.Module):
         return -self.loss(b)
 
     def sum_of(self, **terms):
-        """The sum of the terms of a loss, each with its weight already; all are noted for ``history_``. The class names them in ``terms``."""
+        """The sum of the terms of a loss, each with its weight already; all are noted for ``history_``. The class names them
+        in ``terms``.
+        """
         self.log(**terms)
         return sum(terms.values())
 

@@ -24,7 +24,7 @@ def sections(cls):
 
 def formula_of(cls):
     """The display formula of the objective with its ``$$``, and the lines that say what its letters are."""
-    start, formula, letters = (sections(cls).get("Objective", "").split("$$") + ["", ""])[:3]
+    start, formula, letters = [*sections(cls).get("Objective", "").split("$$"), "", ""][:3]
     return (f"$${formula}$$" if formula else ""), f"{start}{letters}".strip()
 
 

@@ -36,9 +36,9 @@ def cache_folder():
 def fetch(file, progress=None):
     """The path of a file of the registry, downloaded if it is not there yet.
 
-    A file whose sha256 is wrong is fetched again, and stays until the right one is there. What a broken download left is continued
-    next time; of two downloads of one file the second waits. With ``SCDL_TEACH_DATA_MIRROR=<folder>`` the file is taken from that
-    folder and no network is asked.
+    A file whose sha256 is wrong is fetched again, and stays until the right one is there. What a broken download left is
+    continued next time; of two downloads of one file the second waits. With ``SCDL_TEACH_DATA_MIRROR=<folder>`` the file is taken
+    from that folder and no network is asked.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""How each stored file becomes AnnData in the package's conventions: counts in ``X`` and ``layers["counts"]``, labels in ``obs``."""
+"""How each stored file becomes AnnData in the package's conventions: counts in ``X`` and ``layers["counts"]``, labels in
+``obs``.
+"""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +53,9 @@ def categories(adata, *columns):
 
 
 def cytof():
-    """Eight samples; intensities as published (not transformed: arcsinh(x / 5) is usual). The publication's files name no markers."""
+    """Eight samples; intensities as published (not transformed: arcsinh(x / 5) is usual). The publication's files name no
+    markers.
+    """
     import anndata
 
     parts = []

@@ -1,4 +1,6 @@
-"""Results are written whole or not at all, by one run or by several at once; what would keep them out of a file is found before the work."""
+"""Results are written whole or not at all, by one run or by several at once; what would keep them out of a file is found
+before the work.
+"""
 
 import errno
 import os
@@ -142,7 +144,9 @@ def tables(data):
 
 # -- known before the work ---------------------------------------------------------------------------------
 def writable(data, name):
-    """The table of the file ``name`` as it was read, mended where that loses nothing; a ``DataError`` if it cannot be written again."""
+    """The table of the file ``name`` as it was read, mended where that loses nothing; a ``DataError`` if it cannot be written
+    again.
+    """
     for title, table in tables(data).items():
         mend(table)
         if fault := unwritable(table):
@@ -152,7 +156,9 @@ def writable(data, name):
 
 
 def mend(table):
-    """What stands in the way of a frame's being written and can go without loss: a second copy of the names, a name of the names."""
+    """What stands in the way of a frame's being written and can go without loss: a second copy of the names, a name of the
+    names.
+    """
     frames = {"obs": table.obs, "var": table.var} | ({} if table.raw is None else {"raw.var": table.raw.var})
     for place, frame in frames.items():
         if "_index" in frame:  # anndata keeps this name for itself, and SeuratDisk writes it

@@ -144,7 +144,10 @@ def exercise_2(make_loss):
     if big < 1e-6:
         return "no noise reaches the network: add noise * torch.randn_like(x) to what it reads"
     if abs(big - 0.25) > 0.03:
-        return "the error of a copying network should be the variance of the noise, 0.25 for sd 0.5: mean squared error, clean target"
+        return (
+            "the error of a copying network should be the variance of the noise, 0.25 for sd 0.5: mean "
+            "squared error, clean target"
+        )
     return None
 
 

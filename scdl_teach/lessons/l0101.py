@@ -61,7 +61,9 @@ def best(x, y, rows, held):
 
 
 def with_few_labels(y, label, seed):
-    """Accuracy on unseen cells from 5 labels a type: genes alone, with a code learnt from all unlabelled cells, and two rivals."""
+    """Accuracy on unseen cells from 5 labels a type: genes alone, with a code learnt from all unlabelled cells, and two
+    rivals.
+    """
     rows, held = split(len(y), seed)
     named, kinds = few(label, rows, seed)
     held = held[np.isin(label[held], kinds)]

@@ -177,7 +177,10 @@ def exercise_2(matched):
     if x.n_obs != 50 or y.n_obs != 40:
         return "only the genes are to be chosen; no cell should be lost"
     if list(x.var_names) != list(y.var_names):
-        return "the genes of both must have the same names in the same order: take one list of names for both, a[:, names], b[:, names]"
+        return (
+            "the genes of both must have the same names in the same order: take one list of names for both, "
+            "a[:, names], b[:, names]"
+        )
     if set(x.var_names) != set(a.var_names) & set(b.var_names):
         return f"{x.n_vars} genes are left, where {len(set(a.var_names) & set(b.var_names))} are shared"
     same = np.array_equal(dense(y[:, y.var_names[0]].X), dense(b[:, y.var_names[0]].X))

@@ -41,7 +41,9 @@ def with_mito(rho, part, mito):
 
 
 def one_each(rng, rho, kind, mito, broken=None):
-    """Counts of single cells of the types ``kind``; broken ones keep a sixth of their molecules, two fifths of them mitochondrial."""
+    """Counts of single cells of the types ``kind``; broken ones keep a sixth of their molecules, two fifths of them
+    mitochondrial.
+    """
     broken = np.zeros(len(kind), bool) if broken is None else broken
     median = np.array([m for _, m in TYPES.values()])[kind]
     depth = median * np.exp(rng.normal(0, 0.35, len(kind))) * np.where(broken, 1 / 6, 1)
@@ -275,7 +277,9 @@ def lanes(table, order):
 
 
 def score_strips(panels, names, xlabel="doublet score"):
-    """Scores of the groups of droplets: ``{title: (score, kind)}``, one strip for each of ``names`` {kind: (name, colour, mark)}."""
+    """Scores of the groups of droplets: ``{title: (score, kind)}``, one strip for each of ``names`` {kind: (name, colour,
+    mark)}.
+    """
     fig, axes = plt.subplots(1, len(panels), figsize=(8.4, 0.55 * len(names) + 1.5), sharey=True, squeeze=False)
     rng = np.random.default_rng(0)
     for ax, (title, (score, kind)) in zip(axes[0], panels.items(), strict=True):
@@ -358,7 +362,10 @@ def exercise_2(bh):
         return "the numbers are right, but sorted; give them back in the order of the input"
     rank = stats.rankdata(p)
     if np.allclose(got, p * len(p) / rank):
-        return "nearly: a larger p-value may not get a smaller adjusted one; take the running minimum from the largest rank downwards"
+        return (
+            "nearly: a larger p-value may not get a smaller adjusted one; take the running minimum from the "
+            "largest rank downwards"
+        )
     return "p times their number divided by the rank of p (1 for the smallest), then the running minimum from the end"
 
 

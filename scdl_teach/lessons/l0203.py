@@ -17,7 +17,8 @@ GREYS = {"total counts": plot.ORANGE, "median of ratios": plot.GREY, "spike-ins"
 
 # -- cells whose size factors are known ----------------------------------------------------------------
 def cells(n=500, genes=300, depth=1500, family=30.0, members=12, large=3.0, spikes=40, share=0.1, pipette=0.05, types=3, seed=0):
-    """Three types: A, B that makes ``family`` times more of ``members`` genes, C whose cells hold ``large`` times more of everything.
+    """Three types: A, B that makes ``family`` times more of ``members`` genes, C whose cells hold ``large`` times more of
+    everything.
 
     ``obs`` keeps what no experiment knows: ``efficiency`` of capture, ``scale`` (efficiency x size, what a gene that does not
     change is multiplied by), ``content`` (all molecules, A = 1). ``obsm["spikes"]`` holds the spike-ins, the same amount for

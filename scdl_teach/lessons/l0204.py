@@ -319,7 +319,10 @@ def exercise_3(thinned):
     if not np.isclose(mu, 2.0):
         return "a quarter of 8 molecules is caught: what is the new mean?"
     if np.isclose(theta, 0.5):
-        return "theta is not a number of molecules: 1 / theta is the squared spread of the pools relative to their mean, and that does not change"
+        return (
+            "theta is not a number of molecules: 1 / theta is the squared spread of the pools relative to "
+            "their mean, and that does not change"
+        )
     if np.isclose(theta, 8.0):
         return "the counts do look more like Poisson, but because mu falls, not because theta rises"
     if not np.isclose(theta, 2.0):

@@ -50,7 +50,9 @@ def parts_of_variance(x, obs):
 
 
 def two_groups(n=600, genes=200, seed=0):
-    """Log expression of two groups that two batches hold in unequal shares (70 % and 30 %); ``var["fold"]``, one gene in ten differs."""
+    """Log expression of two groups that two batches hold in unequal shares (70 % and 30 %); ``var["fold"]``, one gene in ten
+    differs.
+    """
     rng = np.random.default_rng(seed)
     rate, batch = rng.gamma(0.8, size=genes) + 0.1, np.arange(n) % 2
     group = (rng.random(n) > np.array([0.7, 0.3])[batch]).astype(int)

@@ -54,7 +54,9 @@ def judge(z, obs):
 
 
 def landed(z, obs, k=15):
-    """Where the second batch's types ended: rows its types, columns the types of the nearest cells of the first batch (shares)."""
+    """Where the second batch's types ended: rows its types, columns the types of the nearest cells of the first batch
+    (shares).
+    """
     from ..nn.neighbours import knn
 
     batch, kind = obs["batch"].to_numpy(str), obs["cell_type"].to_numpy(str)

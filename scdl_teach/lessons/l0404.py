@@ -8,9 +8,10 @@ from .. import get, metrics, plot, simulate
 from ..recipes import intake
 
 NAMES = {
-    "mmd_resnet": "MMD-ResNet", "batch_free": "batch-free", "bermuda": "BERMUDA", "desc": "DESC", "scvi": "scVI", "limma": "regression",
-    "combat": "ComBat", "seurat_cca": "Seurat CCA", "scbatch": "scBatch", "mnn": "MNN", "scanorama": "Scanorama", "bbknn": "BBKNN",
-    "sciber": "SCIBER", "raw": "no correction", "centred": "mean-centring", "scaled": "z-scores", "oracle": "oracle",
+    "mmd_resnet": "MMD-ResNet", "batch_free": "batch-free", "bermuda": "BERMUDA", "desc": "DESC", "scvi": "scVI",
+    "limma": "regression", "combat": "ComBat", "seurat_cca": "Seurat CCA", "scbatch": "scBatch", "mnn": "MNN",
+    "scanorama": "Scanorama", "bbknn": "BBKNN", "sciber": "SCIBER", "raw": "no correction", "centred": "mean-centring",
+    "scaled": "z-scores", "oracle": "oracle",
 }  # fmt: skip
 DEEP = ["MMD-ResNet", "batch-free", "BERMUDA", "DESC", "scVI"]
 PLAIN = ["no correction", "mean-centring", "z-scores", "oracle"]

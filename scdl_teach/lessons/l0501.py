@@ -33,7 +33,9 @@ def tree(n=400, genes=100, noise=0.3, seed=0):
 
 
 def clouds(n=120, spreads=(0.3, 1.0, 3.0), gap=12.0, dims=20, seed=0):
-    """Three round clouds of as many cells, spread by very different amounts, the third twice as far away (cells x dims), and their names."""
+    """Three round clouds of as many cells, spread by very different amounts, the third twice as far away (cells x dims), and
+    their names.
+    """
     rng = np.random.default_rng(seed)
     centres = np.zeros((3, dims))
     centres[1, 0], centres[2, 1] = gap, 2 * gap
@@ -42,7 +44,9 @@ def clouds(n=120, spreads=(0.3, 1.0, 3.0), gap=12.0, dims=20, seed=0):
 
 
 def dropped(n=300, genes=60, decay=0.12, seed=0):
-    """A hidden factor, log expression that follows it, and the same with values lost, small ones more often: p = exp(-decay y^2)."""
+    """A hidden factor, log expression that follows it, and the same with values lost, small ones more often: p = exp(-decay
+    y^2).
+    """
     rng = np.random.default_rng(seed)
     factor = rng.normal(size=n)
     y = np.maximum(

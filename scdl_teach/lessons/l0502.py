@@ -14,7 +14,9 @@ __all__ = ["blood", "maps", "told"]
 
 # -- data and measures -------------------------------------------------------------------------------------
 def components(x, fit, k=20):
-    """The first k components of the cells ``fit``, and all cells in them, scaled by one number to -1..1 among those of the fit."""
+    """The first k components of the cells ``fit``, and all cells in them, scaled by one number to -1..1 among those of the
+    fit.
+    """
     z = PCA(k, random_state=0).fit(x[fit]).transform(x)
     return (z / np.abs(z[fit]).max()).astype(np.float32)
 
@@ -25,7 +27,9 @@ def placed(z, kinds, fit, new, k=5):
 
 
 def lost(genes, n=300, share=0.6, seed=0):
-    """Four types in log expression that lost values, small ones more often: exp(-decay x^2), ``share`` of them (AnnData with types)."""
+    """Four types in log expression that lost values, small ones more often: exp(-decay x^2), ``share`` of them (AnnData with
+    types).
+    """
     a = simulate.batches(n=n, genes=genes, bs=0.0, de=2.0, seed=seed)
     x = metrics.log_cp10k(a.X)
     low, high = 0.0, 50.0

@@ -42,7 +42,9 @@ def comparison(name, methods):
 
 
 def imputation(methods):
-    """The comparison of imputations with the oracle; ``above``: by how much the thinning loss exceeds the oracle's, seed by seed."""
+    """The comparison of imputations with the oracle; ``above``: by how much the thinning loss exceeds the oracle's, seed by
+    seed.
+    """
     t = comparison("imputation", {**methods, "oracle": "oracle"})
     best = t[t["method"] == "oracle"].set_index("seed")["thinning"]
     return t.assign(above=t["thinning"] - t["seed"].map(best))

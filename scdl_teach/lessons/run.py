@@ -38,7 +38,8 @@ def execute(book, folder, say, start):
     def step(cell, cell_index, **_):
         if cell_index in code:
             say(
-                f"[{code.index(cell_index) + 1:2d}/{len(code)}] {time.monotonic() - start:5.1f} s  {heading(book.cells[:cell_index])}"
+                f"[{code.index(cell_index) + 1:2d}/{len(code)}] {time.monotonic() - start:5.1f} s  "
+                f"{heading(book.cells[:cell_index])}"
             )
 
     how = {"timeout": 600, "kernel_name": "python3", "resources": {"metadata": {"path": str(folder)}}}

@@ -47,7 +47,9 @@ def mixing(z, batch, k=30):
 
 
 def type_asw(z, labels):
-    """Silhouette width of the types, from -1..1 to 0..1: 1 well apart. Fooled by: scaling; compare equally standardised codes only."""
+    """Silhouette width of the types, from -1..1 to 0..1: 1 well apart. Fooled by: scaling; compare equally standardised codes
+    only.
+    """
     return float((silhouette_samples(z, text(labels)).mean() + 1) / 2)
 
 
@@ -67,8 +69,8 @@ def batch_asw(z, labels, batch):
 def lisi(z, labels, k=90):
     """Local inverse Simpson index of each cell: how many labels its neighbourhood holds, between 1 and their number.
 
-    The k nearest (the cell itself counted) are weighted by exp(-beta distance), beta such that k // 3 neighbours count effectively
-    (Korsunsky et al. 2019, doi:10.1038/s41592-019-0619-0).
+    The k nearest (the cell itself counted) are weighted by exp(-beta distance), beta such that k // 3 neighbours count
+    effectively (Korsunsky et al. 2019, doi:10.1038/s41592-019-0619-0).
     """
     k = min(k, len(z))
     far, near = NearestNeighbors(n_neighbors=k).fit(z).kneighbors(z)
@@ -91,7 +93,9 @@ def perplexity(far, wanted, steps=60):
 
 
 def ilisi(z, batch, k=90):
-    """Median number of batches around a cell, scaled: 0 one batch, 1 all of them. Fooled by: unequal batches, which cannot reach 1."""
+    """Median number of batches around a cell, scaled: 0 one batch, 1 all of them. Fooled by: unequal batches, which cannot
+    reach 1.
+    """
     return float((np.median(lisi(z, batch, k)) - 1) / (len(np.unique(text(batch))) - 1))
 
 
@@ -152,7 +156,9 @@ def pcr_comparison(before, after, batch):
 
 
 def trustworthiness(x, z, k=15):
-    """Are neighbours in the map ``z`` neighbours in the data ``x``? 1 yes. Fooled by: a map that tears groups apart, unseen here."""
+    """Are neighbours in the map ``z`` neighbours in the data ``x``? 1 yes. Fooled by: a map that tears groups apart, unseen
+    here.
+    """
     return float(manifold.trustworthiness(x, z, n_neighbors=k))
 
 
@@ -172,8 +178,8 @@ def integration_report(codes_of, labels, batch):
     """Every embedding ``{name: (cells x features)}`` by the same scores: a row a name.
 
     Neighbours are taken in the space as it is: were all components made equal, thirty of noise would outvote three of types.
-    Both silhouettes are taken on standardised features, for a net may stretch its codes as it likes. ``transfer`` teaches the types
-    of the largest batch to the others. Read mixing and conservation together.
+    Both silhouettes are taken on standardised features, for a net may stretch its codes as it likes. ``transfer`` teaches the
+    types of the largest batch to the others. Read mixing and conservation together.
     """
     labels, batch = text(labels), text(batch)
     names, count = np.unique(batch, return_counts=True)

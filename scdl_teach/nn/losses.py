@@ -66,5 +66,7 @@ def shrink_groups(w, threshold):
 
 
 def warm(at, warmup):
-    """The weight of a term that grows evenly from 0 to 1 while ``at``, the fraction that is done, rises to ``warmup`` (0: 1 from the start)."""
+    """The weight of a term that grows evenly from 0 to 1 while ``at``, the fraction that is done, rises to ``warmup`` (0: 1
+    from the start).
+    """
     return at / warmup if at < warmup else 1.0

@@ -271,9 +271,15 @@ class Diagram:
         at = places(self.nodes, rows)
         arrows = [arrow(at[s], at[n], self.nodes[n].rank - self.nodes[s].rank > 1) for n in at for s in self.nodes[n].sources]
         boxes = [box(self.nodes[n], *at[n]) for n in at]
-        tip = '<marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="6" markerHeight="6" orient="auto"><path d="M0 0 L8 4 L0 8z" fill="#444"/></marker>'
+        tip = (
+            '<marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="6" markerHeight="6" '
+            'orient="auto"><path d="M0 0 L8 4 L0 8z" fill="#444"/></marker>'
+        )
         top = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {len(rows) * ROW + 4}" width="{WIDTH}" role="img" '
-        top += f'font-family="DejaVu Sans, Helvetica, Arial, sans-serif"><title>{escape(title)}</title><desc>{escape(self.alt)}</desc>'
+        top += (
+            f'font-family="DejaVu Sans, Helvetica, Arial, '
+            f'sans-serif"><title>{escape(title)}</title><desc>{escape(self.alt)}</desc>'
+        )
         return f"{top}<defs>{tip}</defs>{''.join(arrows + boxes)}</svg>"
 
     def _repr_svg_(self):

@@ -128,8 +128,8 @@ def claims(table, better="higher", title=""):
 def dots(rows, xlabel, colors=None, markers=None, size=(7.4, 0.42), **axes):
     """One row a method, one dot a seed: ``{name: values}``.
 
-    ``colors`` and ``markers``: by name, grey triangles for all others; without them every row has its own. ``size``: inches of the
-    width and of a row; ``axes``: limits and the like for the axes.
+    ``colors`` and ``markers``: by name, grey triangles for all others; without them every row has its own. ``size``: inches of
+    the width and of a row; ``axes``: limits and the like for the axes.
     """
     fig, ax = plt.subplots(figsize=(size[0], size[1] * len(rows) + 1.0))
     for i, (name, v) in enumerate(rows.items()):
@@ -158,7 +158,9 @@ def bars(table, ylabel, size=(8.4, 3.2), **axes):
 
 
 def shares(panels, colors, xlabel="share of unseen ones found"):
-    """Lying bars from 0 to 1 with their numbers, one panel a data set: ``{title: {name: share}}``; ``colors`` by name, else grey."""
+    """Lying bars from 0 to 1 with their numbers, one panel a data set: ``{title: {name: share}}``; ``colors`` by name, else
+    grey.
+    """
     fig, axes = plt.subplots(1, len(panels), figsize=(8.5, 2.9), squeeze=False)
     for ax, (title, scores) in zip(axes[0], panels.items()):
         names = list(scores)[::-1]

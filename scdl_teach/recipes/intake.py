@@ -1,4 +1,6 @@
-"""What a recipe does first: read and check a user's cells, choose genes, prepare what a system reads. Plain functions on AnnData."""
+"""What a recipe does first: read and check a user's cells, choose genes, prepare what a system reads. Plain functions on
+AnnData.
+"""
 
 import re
 import warnings
@@ -282,14 +284,23 @@ def variable(counts, n, must=()):
     excess = np.where(seen >= 10, (second / rows - mean**2) / np.maximum(mean, 1e-9), -1)
     excess[list(must)] = np.inf
     chosen = np.sort(np.argsort(-excess)[:n])
-    while len(bare := np.flatnonzero(np.asarray(counts[:, chosen].sum(1)).ravel() == 0)):
+    bare = without(counts, chosen)
+    while len(bare):
         more = np.argmax(np.asarray(counts[bare].sum(0)).ravel())  # the gene that most of the bare cells have
         chosen = np.sort(np.append(chosen, more))
+        bare = without(counts, chosen)
     return chosen
 
 
+def without(counts, genes):
+    """The cells that show none of these genes."""
+    return np.flatnonzero(np.asarray(counts[:, genes].sum(1)).ravel() == 0)
+
+
 def sample(cells, n, seed=0):
-    """``n`` of the cells by chance, in their order, and a few more where a batch would be left with too few to compare; or all."""
+    """``n`` of the cells by chance, in their order, and a few more where a batch would be left with too few to compare; or
+    all.
+    """
     rows = np.random.default_rng(seed).permutation(cells.n_obs)
     chosen = [rows[:n]]
     if "batch" in cells.obs:
@@ -307,7 +318,8 @@ def logs(cells):
 
 
 def inputs(cells, system, programmes=""):
-    """``where=`` for ``fit``: a system that reads no counts gets log-normalised (some: z-scored) values in a layer, or components.
+    """``where=`` for ``fit``: a system that reads no counts gets log-normalised (some: z-scored) values in a layer, or
+    components.
 
     ``programmes``: a .gmt file of gene sets for a system that reads some; "" takes the blood modules that come with the package
     """

@@ -59,7 +59,8 @@ def thinned(cells, keep=0.9, seed=0):
 
 
 def pooled(cells, z=None, batch=None, k=15):
-    """What a cell's k nearest in ``z``, of its own batch, say about its counts (cells x genes), itself left out; all, without ``z``.
+    """What a cell's k nearest in ``z``, of its own batch, say about its counts (cells x genes), itself left out; all, without
+    ``z``.
 
     NaN for all cells where ``z`` holds what is no number: nobody is near then.
     """
@@ -97,7 +98,9 @@ def examples(cells, n=4):
 
 
 def neighbours_kept(high, low, k=15):
-    """Trustworthiness: 1 if every near cell in ``low`` (cells x d) was near in ``high``; 0.5 is chance. NaN: four cells are needed."""
+    """Trustworthiness: 1 if every near cell in ``low`` (cells x d) was near in ``high``; 0.5 is chance. NaN: four cells are
+    needed.
+    """
     from sklearn.manifold import trustworthiness
 
     if len(low) < 4 or not (np.isfinite(high).all() and np.isfinite(low).all()):
@@ -124,7 +127,8 @@ def mixing(z, batch):
 
 
 def across(z, batch, labels, k=15):
-    """Accuracy of naming each batch's cells by their nearest cells of the other batches; labels that the others lack do not count.
+    """Accuracy of naming each batch's cells by their nearest cells of the other batches; labels that the others lack do not
+    count.
 
     NaN where there is nothing to tell apart: a single label, or none that two batches share.
     """
@@ -156,7 +160,9 @@ def structure_kept(seen, aside, z, before, batch):
 
 
 def tied(batch, labels):
-    """Cramér's V of batches and labels (0: independent, 1: one tells the other; NaN without cells), and the labels of a single batch."""
+    """Cramér's V of batches and labels (0: independent, 1: one tells the other; NaN without cells), and the labels of a single
+    batch.
+    """
     table = pd.crosstab(np.asarray(labels), np.asarray(batch))
     if table.empty:
         return float("nan"), []

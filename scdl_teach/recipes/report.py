@@ -121,7 +121,9 @@ def short(names, most=26):
 
 
 def map_figure(panels, labels, seed=0):
-    """Maps ``{title: (cells x 2)}`` coloured by ``labels`` (names, or numbers); of many labels the most frequent, of many cells some."""
+    """Maps ``{title: (cells x 2)}`` coloured by ``labels`` (names, or numbers); of many labels the most frequent, of many
+    cells some.
+    """
     rows = np.random.default_rng(seed).permutation(len(labels))[:DRAWN]
     panels, values = {k: np.asarray(z)[rows] for k, z in panels.items()}, np.asarray(labels)[rows]
     if values.dtype.kind in "fiu":
@@ -161,8 +163,8 @@ def trade_figure(scores, x, y):
 def plain(text):
     """A text out of the user's file as Markdown and HTML show it, letter by letter, and as nothing else.
 
-    Every name, message and path that reaches a report passes here. Signs become references (``*`` is ``&#42;``), which are letters
-    in both languages, never marks; a dollar stands in an element of its own, so that Jupyter sees no mathematics.
+    Every name, message and path that reaches a report passes here. Signs become references (``*`` is ``&#42;``), which are
+    letters in both languages, never marks; a dollar stands in an element of its own, so that Jupyter sees no mathematics.
     """
     return SIGNS.sub(lambda m: f"&#{ord(m[0])};", plot.printable(text)).replace("&#36;", "<span>&#36;</span>")
 
@@ -185,7 +187,8 @@ def title(system):
 def unjudged(what, names):
     """Why a comparison of losses says nothing."""
     return (
-        f"**{what} could not be judged**: the loss of {', '.join(names)} is no number, as it happens when values or places of cells "
+        f"**{what} could not be judged**: the loss of {', '.join(names)} is no number, as it happens when "
+        f"values or places of cells "
         "are none, or when fewer than two cells are left to judge on."
     )
 
@@ -202,9 +205,11 @@ def imputation_verdict(name, losses, pairs, n):
         raw, mean, near = (compare(losses[name], losses[k], losses["gene mean"]) for k in rivals)
         loss = {k: v.mean() for k, v in losses.items()}
         said = (
-            f"**On your cells {name} does {WORDS[mean]} the gene mean, {'and' if (mean > 0) == (near > 0) else 'but'} {WORDS[near]} "
+            f"**On your cells {name} does {WORDS[mean]} the gene mean, "
+            f"{'and' if (mean > 0) == (near > 0) else 'but'} {WORDS[near]} "
             f"kNN smoothing, at predicting molecules that it has not seen** (loss {loss[name]:.4f} against "
-            f"{loss['gene mean']:.4f} and {loss['kNN smoothing']:.4f}; lower is better; a tenth of the molecules of {n:,} cells was "
+            f"{loss['gene mean']:.4f} and {loss['kNN smoothing']:.4f}; lower is better; a tenth of the "
+            f"molecules of {n:,} cells was "
             "set aside)."
         )
         advice = imputation_advice(raw, mean, near)
@@ -241,7 +246,9 @@ def imputation_advice(raw, mean, near):
 
 
 def embedding_verdict(name, losses, kept, accuracy=None, n=0):
-    """What the judgement of an embedding means; ``kept`` {map: trustworthiness}, ``accuracy`` {embedding: share right}, of ``n``."""
+    """What the judgement of an embedding means; ``kept`` {map: trustworthiness}, ``accuracy`` {embedding: share right}, of
+    ``n``.
+    """
     said, take = neighbours_found(name, losses)
     said = [said, maps_true(kept)]
     if accuracy:
@@ -255,7 +262,8 @@ def neighbours_found(name, losses):
         return unjudged(f"What neighbours in the space of {name} tell", lost), f"Do not read groups of cells out of {name}."
     better, loss = compare(losses[name], losses["PCA"], losses["gene mean"]), {k: v.mean() for k, v in losses.items()}
     said = (
-        f"**On your cells neighbours in the space of {name} tell a cell's unseen molecules {WORDS[better]} neighbours among principal "
+        f"**On your cells neighbours in the space of {name} tell a cell's unseen molecules {WORDS[better]} "
+        f"neighbours among principal "
         f"components** (loss {loss[name]:.4f} against {loss['PCA']:.4f}; without neighbours {loss['gene mean']:.4f})."
     )
     if compare(losses[name], losses["gene mean"], losses["gene mean"]) < 1:
@@ -298,7 +306,8 @@ def batch_verdict(name, scores, label="", v=0.0, single=()):
     if label and (v > TIED or single):
         some = f"; in one batch only: {', '.join(map(plain, single[:4]))}" if single else ""
         said.append(
-            f"**Batch and label are tied (Cramér's V {words(v)}{some}).** What such a batch and such cells differ in cannot be told "
+            f"**Batch and label are tied (Cramér's V {words(v)}{some}).** What such a batch and such cells "
+            f"differ in cannot be told "
             "apart: no correction is safe there, whatever the scores."
         )
     said += [mixed_words(name, before, rival, after), kept_words(name, before, rival, after, label)]
@@ -326,12 +335,14 @@ def kept_words(name, before, rival, after, label):
     """What a correction kept of the cells' likeness."""
     if np.isfinite(after["structure kept"]):
         said = (
-            f"A cell's nearest of its own batch know its unseen molecules {after['structure kept']:.0%} as well as before correction "
+            f"A cell's nearest of its own batch know its unseen molecules {after['structure kept']:.0%} as "
+            f"well as before correction "
             f"(mean-centring {words(rival['structure kept'], '.0%')})."
         )
     else:
         said = (
-            "Whether a cell's nearest know its unseen molecules as well as before could not be judged: before correction they told no "
+            "Whether a cell's nearest know its unseen molecules as well as before could not be judged: "
+            "before correction they told no "
             "more than the whole batch (too few cells or molecules, or cells of one kind), or the embedding holds no numbers."
         )
     return f"{said} {labels_kept(before, rival, after)}" if label else said
@@ -385,7 +396,10 @@ def findings(trial=None, model=None):
     lines = [*(f"{plain(s)} ({' and '.join(where)})" for s, where in found.items()), *map(plain, warned)]
     if not lines:
         return []
-    head = "**First: something is wrong with this training or these data.** What follows was measured with it; mend it before you rely on that."
+    head = (
+        "**First: something is wrong with this training or these data.** What follows was measured with it; "
+        "mend it before you rely on that."
+    )
     return [head, "\n".join(f"- {line}" for line in lines)]
 
 

@@ -19,7 +19,8 @@ from ..datasets.writing import room, size_of, staging, writable
 
 NEEDS_BATCH = ("batch",)  # recipes that make no sense without one
 STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem }
+body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff;
+  max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; border-bottom: 1px solid #ddd }
 .facts { color: #666; font-size: .88rem; margin: 0 } .verdict { background: #eef5fa; border-left: 5px solid #0072B2;
 padding: .7rem 1.2rem; margin: 1.3rem 0 } .verdict p { margin: .5rem 0 } img { max-width: 100%; height: auto }
@@ -166,7 +167,9 @@ def free(out):
 
 
 def check(name, source, values, out):
-    """Everything that can be known before a notebook starts; the facts of the data. The file first: torch is loaded for the rest."""
+    """Everything that can be known before a notebook starts; the facts of the data. The file first: torch is loaded for the
+    rest.
+    """
     from . import intake
 
     if name in NEEDS_BATCH and not values["batch"]:
@@ -293,7 +296,8 @@ def page(book, source, seconds):
     given = next((c.source for c in code if tagged(c, "injected-parameters")), "")
     body = "".join(parts) + f"<h2>Parameters</h2><pre>{html.escape(given.replace('# Parameters', '').strip())}</pre>"
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{WALL}<title>{title}</title><style>{STYLE}</style></head><body>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta '
+        f'charset="utf-8">{WALL}<title>{title}</title><style>{STYLE}</style></head><body>'
         f'<h1>{title}</h1><p class="facts">{facts}</p><div class="verdict">{verdict}</div>{numbered(body)}</body></html>\n'
     )
 

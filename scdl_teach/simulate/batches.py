@@ -19,8 +19,8 @@ def batches(n=1400, genes=300, types=4, batches=2, bs=0.6, de=1.0, props=None, s
 
     Returns
     -------
-    AnnData with counts in ``X``, ``obs["batch"]``, ``obs["cell_type"]`` and the means in ``layers["truth"]``; ``layers["shared"]``
-    are the means that the cell would have in the first batch
+    AnnData with counts in ``X``, ``obs["batch"]``, ``obs["cell_type"]`` and the means in ``layers["truth"]``;
+    ``layers["shared"]`` are the means that the cell would have in the first batch
     """
     rng = np.random.default_rng(seed)
     rate = rng.gamma(0.6, size=genes) + 0.05

@@ -22,7 +22,8 @@ def methylation(n=3000, cells=12, groups=3, window=101, neighbours=10, coverage=
     AnnData (sites x cells): ``X`` 0, 1 or NaN where not observed; ``obsm["dna"]`` (sites x window) base codes;
     ``obsm["cpg_state"]``, ``obsm["cpg_distance"]`` (sites x cells x neighbours) of the nearest observed sites left and
     right, never the site itself (state 0.5 and distance 1 where there is none; distance / 25,000, at most 1);
-    truth in ``layers["truth"]`` (p), ``layers["state"]``, ``obs["plus"]``, ``obs["minus"]``, ``obs["position"]``, ``var["group"]``
+    truth in ``layers["truth"]`` (p), ``layers["state"]``, ``obs["plus"]``, ``obs["minus"]``, ``obs["position"]``,
+    ``var["group"]``
     """
     rng = np.random.default_rng(seed)
     dna, plus, minus, both = windows(rng, n, window)
@@ -45,7 +46,9 @@ def methylation(n=3000, cells=12, groups=3, window=101, neighbours=10, coverage=
 
 
 def windows(rng, n, window):
-    """Random sequence with CG in the middle and planted motifs: codes (sites x window), and which sites hold M+, M-, both near."""
+    """Random sequence with CG in the middle and planted motifs: codes (sites x window), and which sites hold M+, M-, both
+    near.
+    """
     middle = window // 2
     dna = rng.integers(0, 4, (n, window)).astype(np.int8)
     both = rng.random(n) < 0.10

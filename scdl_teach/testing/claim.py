@@ -8,7 +8,8 @@ class Maker:
 
     budget : "default"; "paper", where ``Class.paper`` is added; "paper:0.1", with a tenth of the paper's epochs; "-", where
         there is no published schedule
-    own : settings of the default budget alone, in whose place the paper's stand; ``special`` ones, which the data ask for, hold always
+    own : settings of the default budget alone, in whose place the paper's stand; ``special`` ones, which the data ask for, hold
+        always
     """
 
     def __init__(self, budget="default"):
@@ -59,9 +60,9 @@ def claims(what, bar, better="higher", seen="", slow=False, false=False, key=Non
 
     ``make(Class, own, **special)`` builds what is judged, at the default budget or the paper's (``Maker``).
     ``bar`` was frozen half-way between the best floor and the worst deep result of seeds 10-14 (``seen`` says what they
-    were) and is held against seeds 0-4; ``paper_bar`` likewise at the paper's budget. ``better`` is "higher" or "lower"; ``slow``:
-    longer than eight seconds; ``false``: the worst of five seeds is not better than the bar, which is asserted of the stored
-    results; ``key``: where a module holds several systems; ``seeds``, ``share``: how many seeds, and how much of the
+    were) and is held against seeds 0-4; ``paper_bar`` likewise at the paper's budget. ``better`` is "higher" or "lower";
+    ``slow``: longer than eight seconds; ``false``: the worst of five seeds is not better than the bar, which is asserted of the
+    stored results; ``key``: where a module holds several systems; ``seeds``, ``share``: how many seeds, and how much of the
     paper's epochs, fit at the paper's budget.
     """
 
@@ -75,7 +76,8 @@ def claims(what, bar, better="higher", seen="", slow=False, false=False, key=Non
 
 
 def comparison(table, methods, seeds=5, share=1.0):
-    """Mark ``compare(seed, method, make) -> {score: value}``: `make study` runs it for every method: ``book/results/<table>.csv``.
+    """Mark ``compare(seed, method, make) -> {score: value}``: `make study` runs it for every method:
+    ``book/results/<table>.csv``.
 
     methods : keys of the catalogue, or other names (as "oracle"); the rows of a key go stale with that system's code
     """

@@ -41,7 +41,9 @@ def test_regression_makes_batch_means_equal():
 
 
 def test_regression_with_types_leaves_them():
-    """One gene, one type twice as frequent in the second batch: without the types part of their difference is taken for the batch."""
+    """One gene, one type twice as frequent in the second batch: without the types part of their difference is taken for the
+    batch.
+    """
     kind = np.array(["a"] * 30 + ["b"] * 10 + ["a"] * 10 + ["b"] * 30)
     batch = np.repeat(["one", "two"], 40)
     x = np.where(kind == "b", 4.0, 0.0) + np.where(batch == "two", 1.0, 0.0)
@@ -102,7 +104,9 @@ def left_of_a_shift(noise, seed=0):
 
 
 def test_a_pure_shift_is_undone_though_types_are_unequal():
-    """Gone to a twentieth if cells do not vary along it; if they do, a third stays, for partners are found on the facing edges."""
+    """Gone to a twentieth if cells do not vary along it; if they do, a third stays, for partners are found on the facing
+    edges.
+    """
     assert np.mean(left_of_a_shift(0.0)) < 0.05
     assert 0.15 < np.mean(left_of_a_shift(1.0)) < 0.45
 

@@ -122,7 +122,9 @@ def judged(z, obs):
 
 
 def smaller(seed, model):
-    """Smaller of mixing and label transfer; classical: MNN. Beside it both, and MNN's, where batches hold the types in other shares."""
+    """Smaller of mixing and label transfer; classical: MNN. Beside it both, and MNN's, where batches hold the types in other
+    shares.
+    """
     ends, more = {"oracle": 1.0}, {}
     for name, props in (("", None), ("unequal_", UNEQUAL)):
         a = table(n=900, genes=300, bs=0.6, seed=seed, props=props)
@@ -148,7 +150,8 @@ def scanorama_claim(seed, make):
 
 
 def test_seurat_claim():
-    """Far from unmixed, behind MNN: a cell's nearest anchors share its noise, and the batch that is moved loses a part of its spread.
+    """Far from unmixed, behind MNN: a cell's nearest anchors share its noise, and the batch that is moved loses a part of its
+    spread.
 
     With unequal shares it moves cells to a wrong type: the filter, 200 of 450 cells, passes nearly all anchors.
     """

@@ -110,7 +110,9 @@ def test_of_all_tables_with_these_correlations_it_is_the_nearest():
 
 
 def test_correlations_come_near_their_target():
-    """Asked was 1e-2. With more genes than cells the mean is that near; single pairs are not, for the target is no correlation matrix."""
+    """Asked was 1e-2. With more genes than cells the mean is that near; single pairs are not, for the target is no correlation
+    matrix.
+    """
     a = table(n=100, genes=200)
     m = ScBatch().fit(a, **QUIET)
     made = m.predict(a)["corrected"]

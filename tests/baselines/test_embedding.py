@@ -57,7 +57,9 @@ def test_pca_loses_least_and_projects_new_cells():
 
 
 def test_the_walk_of_diffusion_maps():
-    """Its first eigenvalue is one, the others are those of the row-stochastic walk, and evenly placed points on a line are a wave."""
+    """Its first eigenvalue is one, the others are those of the row-stochastic walk, and evenly placed points on a line are a
+    wave.
+    """
     x = np.linspace(0, 1, 60)[:, None]
     model = DiffusionMap(latent=4, neighbors=5).fit(table(x), **QUIET)
     assert np.isclose(model.values_[0], 1) and (np.diff(model.values_) < 0).all()
@@ -247,7 +249,8 @@ def claim_diffmap(seed, make):
 @claims(
     "rank correlation of the first coordinate with the place on a bent path",
     bar=0.927,
-    seen="random projection 0.05-0.93, PCA 0.72-0.94, GPLVM 0.998-0.999 on four seeds, 0.62 on one: started at a folded PCA it stays folded",
+    seen="random projection 0.05-0.93, PCA 0.72-0.94, GPLVM 0.998-0.999 on four seeds, 0.62 on one: started at "
+    "a folded PCA it stays folded",
     key="gplvm",
 )
 def claim_gplvm(seed, make):

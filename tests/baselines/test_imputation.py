@@ -398,7 +398,9 @@ def test_claim_on_means(which):
 
 
 def test_claim_of_saver():
-    """Asked for the expression of each cell, even the true means are worse; most of the gain is shrinkage, the rest prediction."""
+    """Asked for the expression of each cell, even the true means are worse; most of the gain is shrinkage, the rest
+    prediction.
+    """
     found = holds(claim_saver)
     assert found["deep"] < 0.6 * found["true_mean"] and found["deep"] < 0.98 * found["null"] < 0.6 * found["floor"]
 

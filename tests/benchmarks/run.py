@@ -152,8 +152,9 @@ def tables(t):
             f"| {data} | {likelihood.upper()} | " + " | ".join(f"{v:.1f}" if abs(v) > 2 else f"{v:.3f}" for v in cells) + " |"
         )
     quality_table = "\n".join(lines)
+    names = ["scvi", "scvi, on disk", "dca"]
     lines = [
-        "| cells | " + " | ".join(names := ["scvi", "scvi, on disk", "dca"]) + " | memory above the data (MB) |",
+        "| cells | " + " | ".join(names) + " | memory above the data (MB) |",
         "|" + "---|" * 5,
     ]
     g = t[t["what"] == "growth"].pivot_table(index="cells", columns="model", values=["median", "mb"])
@@ -240,7 +241,7 @@ The last column is the most memory above what stood after loading, for the three
 ## To install and import
 
 {cost}
-"""
+"""  # noqa: E501 (lines of Markdown)
 
 
 def main():

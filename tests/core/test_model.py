@@ -111,7 +111,8 @@ def test_where(tmp_path):
     b = datasets.read(tmp_path / "mine.h5ad")
     with pytest.raises(
         DataError,
-        match=r"X has fractions; raw counts are needed. layers\['umi'\] looks like counts: fit\(adata, where=\{'x': 'layers/umi'\}\)",
+        match=r"X has fractions; raw counts are needed. layers\['umi'\] looks like counts: fit\(adata, "
+        r"where=\{'x': 'layers/umi'\}\)",
     ):
         Both().fit(b, **CPU)
     where = {"x": "layers/umi", "batch": "obs/donor"}

@@ -59,7 +59,8 @@ def test_a_shift_moves_the_curve_along_the_axis():
     assert by.item() == pytest.approx(1.5 * np.tanh(0.5))
     assert torch.allclose(m.shifted(z)[:, :, 3], m.curves(z + by), atol=1e-5)
     with torch.no_grad():
-        m.shift.fill_(50.0), m.stretch.fill_(50.0)
+        m.shift.fill_(50.0)
+        m.stretch.fill_(50.0)
     assert m.shifts().max().item() == pytest.approx(1.5) and m.stretches().max().item() == pytest.approx(1.75)
 
 

@@ -111,7 +111,9 @@ def test_stale_rows_at_the_papers_budget_are_named():
 
 
 def test_claims_hold_on_the_mean_of_the_seeds():
-    """A true claim passes its bar on the mean over the seeds and is never below the floor; of a false one the worst seed fails."""
+    """A true claim passes its bar on the mean over the seeds and is never below the floor; of a false one the worst seed
+    fails.
+    """
     table = pd.read_csv(study.RESULTS)
     for (key, what, budget), found in table.groupby(["key", "claim", "budget"]):
         claim = CLAIMS[key, what]

@@ -28,7 +28,8 @@ def test_loss_by_hand():
     with torch.no_grad():
         m.encoder.weight.fill_(0.0)
         m.decoder.weight.copy_(torch.tensor([[2.0], [4.0]]))  # sigmoid(0) = 1/2, so the answer is 1 and 2
-        m.encoder.bias.zero_(), m.decoder.bias.zero_()
+        m.encoder.bias.zero_()
+        m.decoder.bias.zero_()
     x = torch.tensor([[3.0, 0.0], [0.0, 5.0]])
     assert abs(m.loss(Batch(x=x)).item() - ((3 - 1) ** 2 + (5 - 2) ** 2 + 2 / 2 * (4 + 16))) < 1e-5
 

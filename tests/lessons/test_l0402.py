@@ -36,7 +36,8 @@ class Net(nn.Module):
     def __init__(self, d, sd=1e-3, add=True, learns=True, out=None):
         super().__init__()
         self.add, self.way = add, nn.Linear(d, out or d)
-        nn.init.normal_(self.way.weight, std=sd), nn.init.zeros_(self.way.bias)
+        nn.init.normal_(self.way.weight, std=sd)
+        nn.init.zeros_(self.way.bias)
         self.requires_grad_(learns)
 
     def forward(self, x):
