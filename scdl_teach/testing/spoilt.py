@@ -6,7 +6,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..core.arrays import layer_names
-from ..core.fields import Binary, Category, Counts, Graph, Sequence
+from ..core.fields import Binary, Category, Counts, Expression, Graph, Sequence
 
 MATRIX = (Counts, Expression, Binary)
 
