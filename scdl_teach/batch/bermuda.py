@@ -69,7 +69,7 @@ def growing(t):
 class BERMUDA(Model):
     r"""A code for the cells of several batches.
 
-    After ``fit``, ``sizes_.pairs`` and ``sizes_.home`` name the clusters that were paired, and their batch.
+    After ``fit``, ``sizes_.pairs`` names the clusters that were paired (two and two), ``sizes_.home`` the batch of each cluster.
 
     Objective
     ---------
@@ -153,7 +153,8 @@ class BERMUDA(Model):
         x = x.cpu().numpy()
         self.cluster = self.clusters(x, batch)
         similarity, home = metaneighbor(x, self.cluster, batch)
-        self.sizes_["pairs"], self.sizes_["home"] = best_pairs(similarity, home, self.threshold), home.tolist()
+        self.sizes_["pairs"] = [c for pair in best_pairs(similarity, home, self.threshold) for c in pair]  # flat, to be saved
+        self.sizes_["home"] = home.tolist()
 
     def clusters(self, x, batch):
         """Codes (cells), unique across batches: Leiden on 20 principal components of each batch."""
