@@ -1,11 +1,13 @@
-"""DESC: clusters whose number the data choose, batch effects squeezed out on the way (Li et al. 2020, doi:10.1038/s41467-020-15851-3).
+"""DESC: clusters whose number the data choose, batch effects squeezed out on the way
+(Li et al. 2020, doi:10.1038/s41467-020-15851-3).
 
 **Idea** A denoising autoencoder is trained layer by layer. Communities in the neighbour graph of its code say how many
 clusters there are and where. Then the decoder is dropped and every cell is pulled towards a sharpened version of its own
 soft assignment: differences smaller than those between clusters, such as mild batch effects, vanish without a batch label.
-**Kept** Stacked denoising pre-training by falling rates (``stacked=True``), tanh code, no reconstruction while clustering,
-SGD with momentum, targets renewed every few epochs, the stop by label changes.
-**Left out** Louvain (Leiden from igraph here), the list of resolutions (one per model). The default trains all layers at once.
+**Kept** Stacked pre-training by falling rates (``stacked=True``; noise on single layers, none when all are tuned together), tanh
+code, no reconstruction while clustering, SGD with momentum, targets renewed every few epochs, the stop by label changes.
+**Left out** Louvain (Leiden here), the list of resolutions (one per model). The default trains all layers at once, with noise.
+**Trap** The released decoder ends in tanh, though scaled genes reach 10 (``out="tanh"``).
 **Lesson** notebooks/04_batch/0403_adversaries_and_clusters.ipynb
 **Source** eleozzr/desc (Apache-2.0 header); written from the paper's facts, no code taken.
 """
@@ -61,19 +63,29 @@ class StackedAutoencoder(nn.Module):
 
 
 class DESC(Model):
-    """Clusters and a code in which mild batch effects are gone.
+    r"""Clusters and a code in which mild batch effects are gone.
+
+    Objective
+    ---------
+    $$\begin{aligned} & \min_{E, D} \frac{1}{NG} \sum_{i} \lVert D(E(\tilde x_i)) - x_i \rVert^2 \; \text{ then } \;
+    \min_{E, \mu} \frac{1}{N} \sum_{i, j} p_{ij} \log \frac{p_{ij}}{q_{ij}} \\ & q_{ij} \propto
+    \frac{1}{1 + \lVert E(x_i) - \mu_j \rVert^2}, \quad p_{ij} \propto q_{ij}^2 \big/ \sum_{i'} q_{i'j} \end{aligned}$$
+    $x_i$: one of $N$ cells ($G$ genes), $\tilde x_i$ with noise; $E, D$: encoder and decoder, if stacked first layer by layer;
+    $\mu_j$: centre of cluster $j$; $q, p$: soft assignment and target (held between renewals), with sum 1 over $j$.
 
     Parameters
     ----------
-    hidden, latent : widths of the encoder; ``hidden=None`` takes the paper's, by the number of cells
+    hidden : widths of the encoder before the code (units); None takes the paper's, code included, by the number of cells
+    latent : size of the code (units), where ``hidden`` is given
     stacked : train layer by layer with SGD, as the paper does, instead of all at once with Adam
     out : "linear", or "tanh" as in the paper, though scaled genes exceed 1
-    dropout : noise of the pre-training
-    n_neighbors, resolution : of the graph and its communities
-    pretrain, epochs : of the two stages; refresh_every : epochs between two targets
-    tol : share of changed labels below which to stop, 0.005 in the paper; clear clusters then stop after one renewal,
-        long before the batches have met, so the default runs all ``epochs``
-    lr, cluster_lr, batch_size : of the two stages
+    dropout : share of values set to 0 in pre-training, 0 to 1: before both halves of a single layer; of the input if not stacked
+    n_neighbors, resolution : of the graph; of its communities, higher for more of them (the paper tries 0.6 and 0.8)
+    pretrain : epochs of the first stage (paper 300, here 30); if stacked, a sixth at each of three rates a layer, then of six
+    epochs, refresh_every : of the clustering, and between two targets (paper at most 5,000 and 5; here 60 and 3)
+    tol : share of changed labels below which to stop (paper 0.005; clear clusters then stop before the batches have met: here 0)
+    lr, cluster_lr : rates of Adam in pre-training, if not stacked, and of SGD in the clustering
+    batch_size : cells of a step, in both stages
 
     Reads
     -----
@@ -96,11 +108,14 @@ class DESC(Model):
 
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_desc", "cluster": "obs/desc_cluster", "soft": "obsm/X_desc_soft"}
-    paper = dict(hidden=None, latent=None, stacked=True, out="tanh", pretrain=300, epochs=5000, refresh_every=5, tol=0.005)
+    terms = {"layer_loss": ("layer_error",), "reconstruction": ("error",), "loss": ("kl",)}  # the first if stacked
+    # defaults of the released code at commit e4116d6, with the first of its two resolutions
+    paper = dict(hidden=None, latent=None, stacked=True, out="tanh", dropout=0.2, n_neighbors=10, resolution=0.6)
+    paper |= dict(pretrain=300, epochs=5000, refresh_every=5, tol=0.005, cluster_lr=0.01, batch_size=256)
 
     hidden: tuple | None = (64,)
     latent: int | None = 32
-    stacked: bool = False  # layer by layer and SGD, as in the paper; else all layers at once and Adam
+    stacked: bool = False
     out: str = "linear"
     dropout: float = 0.2
     n_neighbors: int = 10
@@ -122,29 +137,22 @@ class DESC(Model):
     def plan(self):
         cluster = Update([self.net.down, self.centres], lr=self.cluster_lr, optimizer=torch.optim.SGD, options={"momentum": 0.9})
         joint = Phase("pretrain", self.pretrain, [Update(self.net, "reconstruction", lr=self.lr)], self.batch_size)
-        first = self.layerwise() if self.stacked else [joint]
-        return [
-            *first,
-            Phase("cluster", self.epochs, [cluster], self.batch_size, start=self.place_centres, each_epoch=self.refresh),
-        ]
+        last = Phase("cluster", self.epochs, [cluster], self.batch_size, start=self.place_centres, each_epoch=self.refresh)
+        return [*(self.layerwise() if self.stacked else [joint]), last]
 
     def layerwise(self):
         """Every layer by itself at three rates, then all of them at six."""
         phases = []
         for i, pair in enumerate(zip(self.net.down, self.net.up, strict=True)):
-            phases += self.falling(
-                f"layer {i + 1}", list(pair), "layer_loss", self.pretrain // 6, 0.1, 3, partial(self.choose, i)
-            )
+            choose = partial(self.choose, i)
+            phases += self.falling(f"layer {i + 1}", list(pair), "layer_loss", self.pretrain // 6, 0.1, 3, choose)
         return phases + self.falling("all layers", self.net, "reconstruction", self.pretrain // 6, 1.0, 6)
 
     def falling(self, name, of, loss, epochs, lr, times, start=None):
         """The same phase at rates falling by ten, each until nothing is gained."""
-        sgd = {"optimizer": torch.optim.SGD, "options": {"momentum": 0.9}}
+        at = lambda r: [Update(of, loss, lr=r, optimizer=torch.optim.SGD, options={"momentum": 0.9})]
         rates = [lr / 10**i for i in range(times)]
-        return [
-            Phase(f"{name}, rate {r:g}", epochs, [Update(of, loss, lr=r, **sgd)], self.batch_size, start=start, patience=10)
-            for r in rates
-        ]
+        return [Phase(f"{name}, rate {r:g}", epochs, at(r), self.batch_size, start=start, patience=10) for r in rates]
 
     def choose(self, i, data):
         self.stack = i
@@ -154,10 +162,11 @@ class DESC(Model):
         return F.mse_loss(self.net.one(self.stack, h, self.dropout, self.training), h)
 
     def reconstruction(self, b):
-        return F.mse_loss(self.net.decode(self.net.encode(F.dropout(b.x, self.dropout, self.training))), b.x)
+        noisy = self.training and not self.stacked  # stacked layers have met the noise one by one
+        return F.mse_loss(self.net.decode(self.net.encode(F.dropout(b.x, self.dropout, noisy))), b.x)
 
     def place_centres(self, data):
-        """Communities of the code: their number goes to ``sizes_``, so that load() need not look for it, their means to the centres."""
+        """Communities of the code: their number goes to ``sizes_``, so that load() need not look, their means to the centres."""
         z = data.map(lambda b: self.net.encode(b.x))
         label = torch.as_tensor(leiden(z.cpu().numpy(), self.n_neighbors, self.resolution, weights=None), device=z.device)
         belongs = F.one_hot(label).to(z.dtype)
@@ -178,7 +187,7 @@ class DESC(Model):
         return 1.0 if before is None else (labels != before).float().mean().item()
 
     def soft(self, b):
-        return student_t(self.net.encode(b.x), self.centres)
+        return student_t(self.net.encode(b.x), self.centres)  # (cells x genes) -> (cells x latent) -> (cells x clusters)
 
     def loss(self, b):
         return kl_rows(self.target[b.rows], self.soft(b))

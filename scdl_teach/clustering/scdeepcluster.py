@@ -5,7 +5,9 @@ pulled towards a sharpened version of its own soft assignment, while the reconst
 **Kept** 256-64-32, Gaussian noise on the input and a clean pass for clustering, both losses in stage two, AMSGrad then Adadelta,
 targets renewed every epoch, the stop by label changes; the number of clusters may be left to the communities of the code.
 **Left out** Noise on hidden layers (only the Keras version has it), selection of genes. The noise of the paper (sd 2.5) needs
-thousands of steps; the default is 1. The released port multiplies gamma twice; here it counts once.
+thousands of steps; the default is 1.
+**Trap** The released PyTorch port multiplies gamma twice; here it counts once. The Keras version renews the targets every N/256
+batches and counts its 20,000 in batches, the port its 2,000 in epochs.
 **Lesson** notebooks/07_clustering/0702_self_training.ipynb
 **Source** ttgump/scDeepCluster_pytorch (Apache-2.0); written from the paper's facts, no code taken.
 """
@@ -41,17 +43,32 @@ class ScDeepClusterNet(nn.Module):
 
 
 class ScDeepCluster(Model):
-    """Clusters, learnt with the code.
+    r"""Clusters, learnt with the code.
+
+    Objective
+    ---------
+    $$\begin{aligned} L &= \frac{1}{NG} \sum_{i, g} -\log \mathrm{ZINB}(x_{ig} \mid s_i \mu_{ig}, \theta_{ig}, \pi_{ig}), \;
+    (\mu_i, \theta_i, \pi_i) = D(E(y_i + \varepsilon_i)) \\
+    & \min_{E, D} L \; \text{ then } \;
+    \min_{E, D, c} L + \frac{\gamma}{N} \sum_{i, j} p_{ij} \log \frac{p_{ij}}{q_{ij}} \\
+    q_{ij} &\propto \frac{1}{1 + \lVert E(y_i) - c_j \rVert^2}, \quad
+    p_{ij} \propto q_{ij}^2 \big/ \sum_{i'} q_{i'j} \end{aligned}$$
+    $x$: counts of $N$ cells and $G$ genes; $y_i$: scaled log counts of a cell, $\varepsilon_i$ their noise; $s_i$: size factor;
+    $c_j$: centre of cluster $j$; $q, p$: soft assignment and target (held for an epoch), with sum 1 over $j$.
 
     Parameters
     ----------
     n_clusters : how many; None lets the communities of the pre-trained code decide (Leiden, 20 neighbours, ``resolution``)
-    hidden, latent : widths of the encoder, of the code
-    noise : sd of the noise on the scaled input (2.5 in the paper)
+    hidden : widths of the encoder, and of the decoder from the other end (units)
+    latent : size of the code (units)
+    noise : sd of the noise on the scaled input (2.5 in the paper, which needs thousands of steps)
     gamma : weight of the clustering loss
-    pretrain, epochs : epochs of the two stages (300 to 400, and up to 2,000 in the paper)
-    tol : fraction of changed labels below which stage two stops
-    lr, batch_size : of the first stage; Adadelta at rate 1 follows
+    resolution : of the communities, where ``n_clusters`` is None; higher, more of them
+    pretrain : epochs of the first stage (300 in the port, 400 in Keras; here 80, of smaller batches)
+    epochs : of the second stage, at most (2,000 in the port; here 15)
+    tol : fraction of changed labels below which stage two stops, from 0 (never) to 1
+    lr : rate of AMSGrad in the first stage; Adadelta at rate 1 follows
+    batch_size : cells of a step, in both stages (paper 256)
 
     Reads
     -----
@@ -76,7 +93,10 @@ class ScDeepCluster(Model):
 
     needs = {"x": Counts()}
     writes = {"latent": "obsm/X_scdeepcluster", "cluster": "obs/scdeepcluster_cluster"}
-    paper = dict(hidden=(256, 64), latent=32, noise=2.5, gamma=1.0, pretrain=300, epochs=2000, tol=1e-3, lr=1e-3, batch_size=256)
+    terms = {"reconstruction": ("nll",), "loss": ("nll", "kl")}
+    # the authors' PyTorch port at commit 537cab7; the true number of clusters is given to it
+    paper = dict(hidden=(256, 64), latent=32, noise=2.5, gamma=1.0, resolution=0.8)
+    paper |= dict(pretrain=300, epochs=2000, tol=1e-3, lr=1e-3, batch_size=256)
 
     n_clusters: int | None = None
     hidden: tuple = (256, 64)
@@ -110,7 +130,7 @@ class ScDeepCluster(Model):
         return self.net.encoder(self.scaler(b.x)[0])
 
     def soft(self, b):
-        return student_t(self.code(b), self.centres)
+        return student_t(self.code(b), self.centres)  # (cells x latent) -> (cells x clusters)
 
     def place_centres(self, data):
         """K-means, or communities and their means; the number goes to ``sizes_``, so that load() need not look for it."""
@@ -143,7 +163,7 @@ class ScDeepCluster(Model):
         return zinb_nll(b.x, mean * size, theta, logit_pi).mean()
 
     def loss(self, b):
-        return self.reconstruction(b) + self.gamma * kl_rows(self.target[b.rows], self.soft(b))
+        return self.sum_of(nll=self.reconstruction(b), kl=self.gamma * kl_rows(self.target[b.rows], self.soft(b)))
 
     def skill(self, b):
         return -self.reconstruction(b)

@@ -73,6 +73,24 @@ def test_losses_by_hand():
     assert torch.allclose(m.critic_loss(b), -gap, atol=1e-5)
 
 
+def test_weight_of_the_penalty():
+    """A straight critic has the same slope at every point, so that the penalty needs no drawing."""
+    a = toy()
+    m = BatchFreeEncoding(hidden=(), penalty=0.7).fit(a, epochs=0, **CPU)
+    b = m._fitted_data((a,)).take({"cells": both_batches(a)})
+    (w,) = m.critic[0].weight.detach()
+    torch.manual_seed(5)
+    z = m.drawn(m.both(b))[0].detach()
+    want = w @ (z[1].mean(0) - z[0].mean(0)) + 0.7 * (w.norm() - 1) ** 2
+    torch.manual_seed(5)
+    assert torch.allclose(m.critic_loss(b), want, atol=1e-5)
+
+
+def test_the_rate_falls_tenfold_and_again():
+    m = BatchFreeEncoding(**BatchFreeEncoding.paper)  # 1,500 epochs, a fall every 500
+    assert [m.fall(at) for at in (0.0, 0.333, 0.334, 0.667, 0.999)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+
+
 def test_each_batch_is_scaled_by_itself_or_all_together():
     a = toy()
     a.X[(a.obs.batch == "B").to_numpy()] += 3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from scipy.stats import fisher_exact, ttest_ind
+from sklearn.decomposition import PCA
 
 from scdl_teach import simulate
 from scdl_teach.batch.sciber import SCIBER, overlap_p, standing_out
@@ -44,8 +45,24 @@ def tables(seed, n=700, **how):
     return AnnData(log_cp10k(a.X), obs=a.obs.copy())
 
 
+def test_the_surest_match_is_the_anchor():
+    """Type A is in both batches, C in the query alone: one anchor is A, whose mean goes to the reference's; C has no say."""
+    rng = np.random.default_rng(0)
+    high = {"A": slice(0, 6), "B": slice(10, 16), "C": slice(20, 26)}
+    kinds, x = np.array(["A", "B"] * 4 + ["A", "C"] * 4), 0.01 * rng.random((16, 40))
+    for i, k in enumerate(kinds):
+        x[i, high[k]] += 2.0 if i < 8 else 5.0
+    batch = np.repeat(["ref", "query"], 8)
+    a = AnnData(x.astype(np.float32), obs={"batch": batch})
+    m = SCIBER(reference_batch="ref", top=6, omega=0.5).fit(a, **QUIET)
+    made, type_a = m.predict(a)["corrected"], kinds == "A"
+    assert np.allclose(made[type_a & (batch == "query")].mean(0), x[type_a & (batch == "ref")].mean(0), atol=1e-4)
+    assert m.history_.anchors.tolist() == [1]
+    assert m.history_.largest_p[0] == pytest.approx(fisher_exact([[6, 0], [0, 34]], "greater").pvalue)
+
+
 def test_anchors_meet_their_partners():
-    """R A^+ A = R, and the reference is not touched."""
+    """All of the query lies in the span of the partners, and the reference is not touched."""
     a = tables(0, n=300)
     m = SCIBER().fit(a, **QUIET)
     made = m.predict(a)["corrected"]
@@ -88,7 +105,8 @@ def claim(seed, make):
     for b in set(batch):
         rows = batch == b
         z[rows] = (z[rows] - z[rows].mean(0)) * (a.X.std(0) / np.maximum(z[rows].std(0), 1e-6)) + a.X.mean(0)
-    more = {"mixing": float(mixing(made, batch)), "mixing_before": float(mixing(a.X, batch))}
+    seen = lambda x, k: float(mixing(PCA(k, random_state=0).fit_transform(x), batch))
+    more = {f"mixing_{k}": seen(made, k) for k in (3, 20)} | {f"mixing_{k}_before": seen(a.X, k) for k in (3, 20)}
     first = batch == sorted(set(batch))[0]
     kinds = a.obs["cell_type"].to_numpy()
     more["transfer"] = float(label_transfer(made[first], kinds[first], made[~first], kinds[~first]))
@@ -97,6 +115,10 @@ def claim(seed, make):
 
 
 def test_claim():
-    """Centres of types meet and labels are carried over, and yet cells hardly mix: the query has lost its noise."""
+    """Centres of types meet, and cells mix where types stand; on 20 components hardly, for the query has lost its noise.
+
+    On ten seeds 0.96-0.99 on 3 components and 0.19-0.25 on 20, before at most 0.001 on both.
+    """
     found = holds(claim)
-    assert found["transfer"] > 0.95 and found["mixing"] < 0.6
+    assert found["transfer"] > 0.95 and max(found["mixing_3_before"], found["mixing_20_before"]) < 0.05
+    assert found["mixing_3"] > 0.9 and 0.1 < found["mixing_20"] < 0.4
