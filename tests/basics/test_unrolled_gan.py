@@ -31,9 +31,9 @@ class Game(UnrolledGAN):
     def generate(self, n):
         return self.generator(torch.ones(n, 1, dtype=self.generator.weight.dtype))
 
-    def price(self, weights, real, fake):
+    def prices(self, weights, real, fake):
         d = weights["weight"]
-        return -(fake * d - d.square() / 2).mean()
+        return {"fake": -(fake * d - d.square() / 2).mean()}
 
 
 def slope(m, b, of):

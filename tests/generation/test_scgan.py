@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from scdl_teach import simulate
+from scdl_teach.core.data import Batch
 from scdl_teach.core.fields import DataError
 from scdl_teach.generation.scgan import Generator, ScGAN
 from scdl_teach.testing import claims, failures, holds, toy_for
@@ -37,6 +38,56 @@ def test_paper_sizes():
     assert sum(p.numel() for p in m.generator.parameters()) == inner + 1024 * 10 + 10
     assert sum(p.numel() for p in m.critic.parameters()) == critic
     assert [type(x).__name__ for x in m.critic] == ["Linear", "ReLU"] * 3 + ["Linear"]  # no normalisation
+
+
+def test_starts_are_the_released_ones():
+    """Glorot inside the generator and at the critic's head; elsewhere normal, cut at 2 deviations, variance 2 over the mean width."""
+    (a,) = toy_for(ScGAN, genes=150)
+    m = ScGAN(hidden=(400, 300), critic_hidden=(300, 200)).fit(a, epochs=0, **CPU)
+    glorots = [m.generator.body[0], m.generator.body[3], m.critic[-1]]
+    for layer in glorots:
+        edge = np.sqrt(6 / (layer.in_features + layer.out_features))
+        assert 0.97 * edge < layer.weight.abs().max() <= edge
+        assert layer.weight.std().item() == pytest.approx(edge / np.sqrt(3), rel=0.1)
+    for layer in (m.generator.body[6], m.critic[0], m.critic[2]):
+        sd = np.sqrt(4 / (layer.in_features + layer.out_features))
+        assert layer.weight.std().item() == pytest.approx(sd, rel=0.02)
+        assert 2.2 * sd < layer.weight.abs().max() < 2.3 * sd and not layer.bias.any()
+
+
+class Straight(ScGAN):
+    """A critic w x, and fakes that are given."""
+
+    key = "scgan"
+
+    def generate(self, n, counts=False):
+        return self.fakes
+
+
+def test_both_losses_by_hand():
+    """7 (|w| - 1)^2 - (mean of real - mean of fake), in units of the mean entry: 12 / 3 = 4."""
+    (a,) = toy_for(ScGAN, genes=3)
+    m = Straight(**SMALL | {"critic_hidden": ()}, total=12.0, penalty=7.0).fit(a, epochs=0, **CPU)
+    w, real, fake = np.array([3.0, -4.0, 12.0]), np.array([[1, 2, 3], [0, 1, 1.0]]), np.array([[2, 4, 6.0], [9, 1, 2]])
+    m.fakes = torch.nn.Parameter(torch.tensor(fake).float())
+    m.critic[0].weight.data = torch.tensor(w[None]).float()
+    b = Batch(x=torch.tensor(real).float())
+    scores = [(x / x.sum(1, keepdims=True) * 12 / 4 @ w).mean() for x in (real, fake)]  # both rows of fakes have 12 already
+    assert m.critic_loss(b).item() == pytest.approx(7 * (13 - 1) ** 2 - (scores[0] - scores[1]), rel=1e-5)
+    assert m.generator_loss(b).item() == pytest.approx(-scores[1], rel=1e-5)
+
+
+def test_counts_have_the_depths_of_the_cells():
+    """Whole numbers, at the depth of some cell (up to the rounding), and nothing else than the cells that sample() gives."""
+    (a,) = toy_for(ScGAN)
+    m = ScGAN(**SMALL).fit(a, epochs=1, **CPU)
+    made, cells = m.sample(500, seed=3, counts=True).X, m.sample(500, seed=3).X
+    depth = np.asarray(a.X.sum(1)).ravel()
+    assert np.array_equal(made, made.round()) and not np.array_equal(cells, cells.round())
+    assert made.sum(1).min() > depth.min() - 12 and made.sum(1).max() < depth.max() + 12  # 24 genes, half a count each
+    quarters = [25, 50, 75]
+    assert np.allclose(np.percentile(made.sum(1), quarters), np.percentile(depth, quarters), rtol=0.05)
+    assert np.abs(made - cells / 1000 * made.sum(1, keepdims=True)).max() < 0.02 * made.max() + 0.5
 
 
 def test_five_critic_steps_for_one():
