@@ -8,6 +8,8 @@ infinitely many the generator meets the best judge.
 judge.
 **Left out** Adam inside the unrolled steps (plain gradient steps here). The steps see the batch and the noise of the outer
 loss.
+**Measured** On a ring of eight modes unrolling is not shown to help: with 5 steps the smaller of modes found and share of good
+samples is 0.263 (mean of seeds 0-4), without them 0.239, and on two of the five seeds unrolling is worse. Both find all modes.
 **Lesson** notebooks/01_basics/0107_adversaries.ipynb
 **Source** The paper and the settings of its demonstration, poolio/unrolled_gan; no code taken.
 """

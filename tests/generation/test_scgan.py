@@ -41,7 +41,7 @@ def test_paper_sizes():
 
 
 def test_starts_are_the_released_ones():
-    """Glorot inside the generator and at the critic's head; elsewhere normal, cut at 2 deviations, variance 2 over the mean width."""
+    """Glorot in the generator and at the critic's head; else normal, cut at 2 deviations, variance 2 over the mean width."""
     (a,) = toy_for(ScGAN, genes=150)
     m = ScGAN(hidden=(400, 300), critic_hidden=(300, 200)).fit(a, epochs=0, **CPU)
     glorots = [m.generator.body[0], m.generator.body[3], m.critic[-1]]
@@ -60,6 +60,8 @@ class Straight(ScGAN):
 
     key = "scgan"
 
+    fakes = torch.ones(1, 3)
+
     def generate(self, n, counts=False):
         return self.fakes
 
@@ -69,7 +71,7 @@ def test_both_losses_by_hand():
     (a,) = toy_for(ScGAN, genes=3)
     m = Straight(**SMALL | {"critic_hidden": ()}, total=12.0, penalty=7.0).fit(a, epochs=0, **CPU)
     w, real, fake = np.array([3.0, -4.0, 12.0]), np.array([[1, 2, 3], [0, 1, 1.0]]), np.array([[2, 4, 6.0], [9, 1, 2]])
-    m.fakes = torch.nn.Parameter(torch.tensor(fake).float())
+    m.fakes = torch.tensor(fake).float()
     m.critic[0].weight.data = torch.tensor(w[None]).float()
     b = Batch(x=torch.tensor(real).float())
     scores = [(x / x.sum(1, keepdims=True) * 12 / 4 @ w).mean() for x in (real, fake)]  # both rows of fakes have 12 already
@@ -159,7 +161,7 @@ def claim(seed, make):
 
 @pytest.mark.slow
 def test_claim():
-    """The means of the genes are learnt, the forest is not fooled: half of the generated entries are zero, an eighth of the real ones.
+    """The means of the genes are learnt, the forest is not fooled: half of the entries are zero, of the real ones an eighth.
 
     At the paper's length (10^6 steps) this may differ; eleven times the default training brought the zeros from 53 to 24 %.
     """
