@@ -136,35 +136,41 @@ def per_type(a, n, seed):
     return rng.poisson(rng.gamma(theta, np.maximum(mean, 1e-6) / theta))
 
 
+CURVE = {98: 70, 399: 285}  # steps of the generator: epochs, on 800 cells
+
+
 @claims(
-    "AUROC of a forest that tells generated from unseen real cells (0.5: it cannot)",
-    bar=0.84,
+    "AUROC of a forest that tells generated counts from unseen real cells (0.5: it cannot)",
+    bar=0.0,
     better="lower",
-    seen="shuffled genes 0.84-0.85, negative binomial per type 0.89-0.91, scGAN 1.0 after 500, 1,500 and 8,000 epochs",
+    seen="",
     slow=True,
     false=True,
 )
 def claim(seed, make):
-    a = simulate.counts(n=1600, genes=150, depth=2000, seed=seed)
+    """Sparse cells (three quarters zeros), generated ones rounded at a drawn depth; beside it, the same after fewer steps."""
+    a = simulate.counts(n=1600, genes=150, depth=60, seed=seed)
     learn, unseen = a[:800].copy(), a[800:].copy()
     rng = np.random.default_rng(seed)
-    scale = lambda x: x / x.sum(1, keepdims=True) * 1000
+    scale = lambda x: x / x.sum(1, keepdims=True).clip(1) * 1000
     real, x = scale(unseen.X.toarray()), scale(learn.X.toarray())
-    made = make(ScGAN).fit(learn, seed=seed, **CPU).sample(800, seed=seed).X
+
+    def made(model):
+        return scale(model.fit(learn, seed=seed, **CPU).sample(800, seed=seed, counts=True).X)
+
     shuffled = np.stack([rng.permutation(x[:, j]) for j in range(x.shape[1])], 1)
-    found = {"floor": scale(shuffled), "classical": scale(per_type(learn, 800, seed) + 1e-9), "deep": made, "oracle": x}
+    found = {"floor": scale(shuffled), "classical": scale(per_type(learn, 800, seed)), "deep": made(make(ScGAN)), "oracle": x}
     corr = lambda x: np.nan_to_num(np.corrcoef(np.log1p(x).T))
     off = {f"correlation_error_{k}": float(np.abs(corr(v) - corr(real)).mean()) for k, v in found.items()}
-    means = {"gene_means": float(spearmanr(made.mean(0), real.mean(0)).statistic)}
-    return {k: told_apart(real, v, seed) for k, v in found.items()} | off | means
+    zeros = {f"zeros_{k}": float((found[k] == 0).mean()) for k in ("deep", "oracle")}
+    means = {"gene_means": float(spearmanr(found["deep"].mean(0), real.mean(0)).statistic)}
+    found |= {f"after_{steps}": made(ScGAN(epochs=epochs)) for steps, epochs in CURVE.items()}
+    return {k: told_apart(real, v, seed) for k, v in found.items()} | off | zeros | means
 
 
 @pytest.mark.slow
 def test_claim():
-    """The means of the genes are learnt, the forest is not fooled: half of the entries are zero, of the real ones an eighth.
-
-    At the paper's length (10^6 steps) this may differ; eleven times the default training brought the zeros from 53 to 24 %.
-    """
+    """The means of the genes are learnt; the forest is fooled more often with the steps, not yet as often as by the rival."""
     found = holds(claim)
     assert found["gene_means"] > 0.95 and found["oracle"] < 0.6
-    assert found["correlation_error_deep"] > found["correlation_error_classical"]
+    assert found["after_98"] > found["after_399"] > found["deep"] > found["classical"]
