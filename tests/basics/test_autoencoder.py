@@ -88,6 +88,17 @@ def test_losses_by_hand():
     assert ours == pytest.approx(np.square(3 * 4 * kept * z - z).mean(), rel=1e-4)
 
 
+@pytest.mark.parametrize("cls", PAIR)
+def test_linear_leaves_no_bend(cls):
+    """With hidden layers, too, the midpoint of two inputs comes to the midpoint of the outputs; with bends it does not."""
+    x, y = torch.randn(2, 50, 24, generator=torch.Generator().manual_seed(0)).unbind()
+    for linear in (True, False):
+        net = cls(**SMALL, linear=linear).fit(*toy_for(cls), epochs=0, **CPU).net
+        with torch.no_grad():
+            between, ends = net((x + y) / 2)[1], (net(x)[1] + net(y)[1]) / 2
+        assert torch.allclose(between, ends, atol=1e-5) == linear
+
+
 def test_corruption_by_hand():
     torch.manual_seed(0)
     x = torch.full((200, 500), 3.0, dtype=torch.float64)
