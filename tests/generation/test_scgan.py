@@ -141,9 +141,9 @@ CURVE = {98: 70, 399: 285}  # steps of the generator: epochs, on 800 cells
 
 @claims(
     "AUROC of a forest that tells generated counts from unseen real cells (0.5: it cannot)",
-    bar=0.0,
+    bar=0.735,
     better="lower",
-    seen="",
+    seen="seed 10 alone: shuffled genes 0.61, negative binomial per type 0.70, scGAN 0.99, 0.93, 0.86 after 98, 399, 1,400 steps",
     slow=True,
     false=True,
 )
