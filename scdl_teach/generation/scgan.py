@@ -11,7 +11,7 @@ are of order one. Batch norm keeps a tenth of the newest batch, where the releas
 rate although the file says not to; and it computes a rescaling of the generated cells to counts and drops it. Here
 ``sample(n, counts=True)`` rounds at drawn depths: unrounded cells are known by their fractions alone.
 **Measured** On 800 sparse cells (seed 10) a random forest tells rounded cells from real ones with an AUROC of 0.99 after 98 steps
-of the generator, 0.93 after 399, 0.86 after the default's 1,400, a 700th of the paper's: still falling, and still above cells with
+of the generator, 0.93 after 399, 0.86 after the default's 1,400, a 700th of the paper's: still falling, and above cells with
 each gene shuffled by itself (0.61). Too many entries are zero (82 %, real 77 %); the means of the genes agree (Spearman 0.98).
 **Lesson** notebooks/06_generation/0601_cells_from_noise.ipynb
 **Source** imsb-uke/scGAN (MIT); written from the paper's facts, no code taken.
