@@ -149,6 +149,20 @@ def test_the_penalty_of_a_linear_critic():
     assert torch.isclose(gradient_penalty(critic, real, fake), want, rtol=1e-12)
 
 
+class Counted(WGAN):
+    key = "wgan"
+
+    def forward(self, name, b):
+        self.taken = [*getattr(self, "taken", []), name]
+        return super().forward(name, b)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_the_critic_takes_so_many_steps_for_one_of_the_generator(clip):
+    m = Counted(clip=clip, critic_steps=3, epochs=4, batch_size=10).fit(line(0, n=30), **CPU)
+    assert m.taken == ["critic_loss", "critic_loss", "critic_loss", "generator_loss"] * 4
+
+
 def test_clipping_holds_after_every_step_and_spares_the_generator():
     m = WGAN(clip=0.01, lr=1e-2, epochs=3).fit(line(3.0, n=200), **CPU)
     assert max(p.abs().max().item() for p in m.critic.parameters()) <= 0.01
