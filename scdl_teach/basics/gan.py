@@ -1,4 +1,4 @@
-"""GAN and WGAN: learning to sample by fooling a judge (Goodfellow et al. 2014, arXiv:1406.2661; Arjovsky et al. 2017, arXiv:1701.07875).
+"""GAN and WGAN: to sample by fooling a judge (Goodfellow et al. 2014, arXiv:1406.2661; Arjovsky et al. 2017, arXiv:1701.07875).
 
 **Idea** A generator turns noise into examples, a judge learns to tell them from real ones, and the generator learns from
 what the judge saw. The best judge of a GAN knows log p_real/p_fake; where the two do not overlap it is certain, and its
@@ -21,13 +21,25 @@ from ..nn.losses import gradient_penalty, judged, mmd
 
 
 class GAN(Model):
-    """New examples by ``sample(n)``.
+    r"""New examples by ``sample(n)``.
+
+    Objective
+    ---------
+    $$\begin{aligned}
+    \text{judge:} \quad & -\frac1N \sum_i \log D(x_i) - \frac1N \sum_i \log\big(1 - D(G(z_i))\big) \\
+    \text{generator:} \quad & -\frac1N \sum_i \log D(G(z_i)) \\
+    \text{or, saturating:} \quad & \frac1N \sum_i \log\big(1 - D(G(z_i))\big)
+    \end{aligned}$$
+    $x_i$: $N$ real rows; $z_i \sim \mathcal N(0, I)$: noise; $G$: generator; $D$: the judge's probability that a row is real.
 
     Parameters
     ----------
-    latent, hidden : numbers of noise, widths of both networks
+    latent : numbers of noise
+    hidden : widths (units) of both networks; of the paper's nets none is given in its text
     saturating : the minimax loss of the theory instead of the usual one
-    epochs, lr, batch_size : of Adam with betas (0.5, 0.999)
+    epochs : passes over the rows, each batch one step of either player
+    lr : learning rate of Adam with betas (0.5, 0.999), those of DCGAN (arXiv:1511.06434); the paper's momentum has no figure
+    batch_size : rows a step (128, of DCGAN)
 
     Reads
     -----
@@ -50,7 +62,8 @@ class GAN(Model):
 
     needs = {"x": Field()}
     writes = {"real": "obs/gan_real"}
-    paper = dict(saturating=False, lr=2e-4)
+    terms = {"judge_loss": ("real", "fake"), "generator_loss": ("fool",)}
+    paper = dict(saturating=False, lr=2e-4, batch_size=128)  # rates of DCGAN (not read again): the paper gives none
 
     latent: int = 16
     hidden: tuple = (64, 64)
@@ -67,10 +80,11 @@ class GAN(Model):
         return self.generator(torch.randn(n, self.latent, device=self.device))
 
     def judge_loss(self, b):
-        return judged(self.judge(b.x), 1) + judged(self.judge(self.generate(len(b.x)).detach()), 0)
+        real = judged(self.judge(b.x), 1)
+        return self.sum_of(real=real, fake=judged(self.judge(self.generate(len(b.x)).detach()), 0))
 
     def generator_loss(self, b):
-        fake = self.judge(self.generate(len(b.x)))
+        fake = self.judge(self.generate(len(b.x)))  # logits (rows x 1)
         return -judged(fake, 0) if self.saturating else judged(fake, 1)
 
     def plan(self):
@@ -87,15 +101,29 @@ class GAN(Model):
 
 
 class WGAN(Model):
-    """New examples by ``sample(n)``, from a critic that measures a distance (arXiv:1701.07875).
+    r"""New examples by ``sample(n)``, from a critic that measures a distance (arXiv:1701.07875).
+
+    Objective
+    ---------
+    $$\begin{aligned}
+    \text{critic:} \quad & \frac1N \sum_i f(G(z_i)) - \frac1N \sum_i f(x_i)
+    + \lambda \frac1N \sum_i \big(\|\nabla f(\bar x_i)\|_2 - 1\big)^2 \\
+    \text{generator:} \quad & -\frac1N \sum_i f(G(z_i))
+    \end{aligned}$$
+    $x_i$: $N$ real rows; $z_i \sim \mathcal N(0, I)$: noise; $G$: generator; $f$: critic;
+    $\bar x_i$: a point drawn between $x_i$ and $G(z_i)$; $\lambda$: ``penalty``.
+    With ``clip`` the last term is gone, and every weight of $f$ stays within $\pm$ ``clip``.
 
     Parameters
     ----------
-    latent, hidden : numbers of noise, widths of both networks
-    clip : bound of every critic weight (the paper's 0.01), or None for the penalty
+    latent : numbers of noise
+    hidden : widths (units) of both networks
+    clip : bound of every critic weight (0.01 in the paper), or None for the penalty
     penalty : weight of the gradient penalty (10; 0.1 is usual in two dimensions)
-    critic_steps : steps of the critic for one of the generator
-    epochs, lr, batch_size : 5e-5 with RMSprop for clipping in the paper, 1e-4 with Adam for the penalty
+    critic_steps : steps of the critic for one of the generator (5), at least 1
+    epochs : passes over the rows, each batch one step of the critic
+    lr : 1e-4 with Adam (betas 0, 0.9) for the penalty; 5e-5 with RMSprop for clipping in the paper
+    batch_size : rows a step (64)
 
     Reads
     -----
@@ -118,7 +146,9 @@ class WGAN(Model):
 
     needs = {"x": Field()}
     writes = {"critic": "obs/wgan_critic"}
-    paper = dict(penalty=10.0, critic_steps=5, lr=1e-4, batch_size=64)
+    terms = {"critic_loss": ("minus_gap", "penalty_term"), "generator_loss": ("minus_score",)}
+    # algorithm 1 of arXiv:1704.00028 (batch from memory, not read again); its number of steps depends on the pictures
+    paper = dict(clip=None, penalty=10.0, critic_steps=5, lr=1e-4, batch_size=64)
 
     latent: int = 16
     hidden: tuple = (64, 64)
@@ -139,8 +169,9 @@ class WGAN(Model):
     def critic_loss(self, b):
         fake = self.generate(len(b.x)).detach()
         gap = self.critic(b.x).mean() - self.critic(fake).mean()
-        self.log(gap=gap)
-        return -gap if self.clip else -gap + self.penalty * gradient_penalty(self.critic, b.x, fake)
+        if self.clip:
+            return self.sum_of(minus_gap=-gap)
+        return self.sum_of(minus_gap=-gap, penalty_term=self.penalty * gradient_penalty(self.critic, b.x, fake))
 
     def generator_loss(self, b):
         return -self.critic(self.generate(len(b.x))).mean()

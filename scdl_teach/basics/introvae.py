@@ -4,11 +4,12 @@
 fakes at least ``margin`` away; the decoder wants its fakes to be coded like real ones. Real examples are still reconstructed,
 so no separate critic is needed and the modes stay.
 **Kept** Both losses with their stop-gradients, KL averaged over the batch before the hinge, warm-up as a plain VAE.
-**Left out** Convolutions. The margin is set from the KL after warm-up (the released code has 100, for images).
-**Measured** On log expression its samples vary less than those of the same network as a plain VAE (0.31-0.37 of the cells' standard
-deviation against 0.37-0.42): the paper's sharper pictures do not carry over.
+**Left out** Convolutions. The margin is set from the KL after warm-up (the released code has 100, for pictures of 128 x 128).
+**Measured** On log expression its samples vary less than those of the same network as a plain VAE (0.31-0.37 of the cells'
+standard deviation against 0.37-0.42): the paper's sharper pictures do not carry over.
 **Lesson** notebooks/01_basics/0106_vae.ipynb
-**Source** The paper and hhb072/IntroVAE (main.py), whose second step goes without its stale graph: the forward is made anew; no code taken.
+**Source** The paper and hhb072/IntroVAE (main.py), whose second step goes without its stale graph: the forward is made anew; no
+code taken.
 """
 
 from functools import partial
@@ -26,14 +27,29 @@ leaky = partial(nn.LeakyReLU, 0.2)
 
 
 class IntroVAE(Model):
-    """New examples by ``sample(n)``.
+    r"""New examples by ``sample(n)``.
+
+    Objective
+    ---------
+    $$\begin{aligned}
+    \text{warm-up:} \quad & R + K(x) \\
+    \text{encoder:} \quad & R + K(x) + \tfrac{\alpha}{2} \big([m - K(\hat x)]_+ + [m - K(\tilde x)]_+\big) \\
+    \text{decoder:} \quad & R + \tfrac12 \big(K(\hat x) + K(\tilde x)\big)
+    \end{aligned}$$
+    $R = \frac1N \sum_i \|x_i - \hat x_i\|^2$; $\hat x$: reconstructions of the $N$ rows $x$; $\tilde x$: as many samples;
+    the hinges stop the slope at both; $K$: mean KL of the rows' codes from $\mathcal N(0, I)$; $m$: margin;
+    $\alpha$: ``fake_weight``; $[v]_+ = \max(0, v)$.
 
     Parameters
     ----------
-    latent, hidden : size of the code, widths of the encoder
-    margin_factor : the hinge, as a multiple of the KL after ``warmup`` epochs as a plain VAE
-    fake_weight : of the hinge (1)
-    warmup, epochs, lr, batch_size : of the two phases
+    latent : size of the code (units); 512 in the released script
+    hidden : widths of the encoder (units), mirrored in the decoder; convolutions in the paper
+    margin_factor : the margin, as a multiple of the KL after warm-up, above 1: the KL of log expression is not that of pictures
+    fake_weight : of the hinge, from 0 (0.5 in the released script, 1 by default in its code)
+    warmup : epochs as a plain VAE, before the margin is set; 10 in the released script
+    epochs : of introspection; 500 in the released script, with the warm-up
+    lr : learning rate of Adam (2e-4 in the released script, with more steps)
+    batch_size : rows a step (16 in the released script)
 
     Reads
     -----
@@ -56,7 +72,13 @@ class IntroVAE(Model):
 
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_introvae"}
-    paper = dict(fake_weight=1.0, lr=2e-4, batch_size=64)
+    terms = {
+        "vae_loss": ("error", "kl"),
+        "encoder_loss": ("error", "kl", "hinge"),
+        "decoder_loss": ("decoder_error", "kl_again", "kl_fake"),
+    }
+    # faces of 256 x 256, second setting of the released run_256.sh (its margin: 1000)
+    paper = dict(latent=512, fake_weight=0.5, warmup=10, epochs=490, lr=2e-4, batch_size=16)
 
     latent: int = 10
     hidden: tuple = (128, 64)
@@ -73,7 +95,7 @@ class IntroVAE(Model):
         self.register_buffer("margin", torch.ones(()))
 
     def encode(self, x):
-        mean, log_var = self.encoder(x).chunk(2, dim=1)
+        mean, log_var = self.encoder(x).chunk(2, dim=1)  # (cells x latent) each
         return mean, log_var.clamp(-10, 10).exp()
 
     def kl(self, x):
@@ -90,17 +112,16 @@ class IntroVAE(Model):
 
     def vae_loss(self, b):
         error, kl, _, _ = self.forward_pass(b.x)
-        return error + kl
+        return self.sum_of(error=error, kl=kl)
 
     def encoder_loss(self, b):
         error, kl, again, fake = self.forward_pass(b.x)
         hinge = sum((self.margin - self.kl(x.detach())).relu() for x in (again, fake))
-        self.log(error=error, kl=kl, hinge=hinge)
-        return error + kl + 0.5 * self.fake_weight * hinge
+        return self.sum_of(error=error, kl=kl, hinge=0.5 * self.fake_weight * hinge)
 
     def decoder_loss(self, b):
         error, _, again, fake = self.forward_pass(b.x)
-        return error + 0.5 * (self.kl(again) + self.kl(fake))
+        return self.sum_of(decoder_error=error, kl_again=0.5 * self.kl(again), kl_fake=0.5 * self.kl(fake))
 
     def set_margin(self, data):
         kl = data.map(lambda b: gaussian_kl(*self.encode(b.x)))

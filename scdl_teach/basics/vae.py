@@ -1,14 +1,12 @@
 """VAE: a map of cells from which new cells can be drawn (Kingma & Welling 2014, arXiv:1312.6114).
 
-**Idea** An autoencoder whose code is a distribution: an encoder guesses where a cell lies and how surely, a decoder says how the cells
-of a place are spread, and a price, the divergence (KL) of the guess from N(0, 1), keeps the places together, so that a draw from
-N(0, 1) is a place as well. Likelihood minus price bounds the log likelihood from below (ELBO). With straight lines and one variance
-it is probabilistic principal component analysis.
-Two things go wrong. The decoder's means are blurred: draw around them, with a variance that is learnt. And codes may collapse: a
-dimension that saves less than it costs says nothing (KL 0), because the variance is fixed too high, or the decoder needs no code.
-**Kept** The ELBO with one drawn code a cell. Remedies: a KL weight that grows (Bowman 2016, arXiv:1511.06349), free bits (Kingma 2016,
-arXiv:1606.04934), hiding what the decoder reads beside the code (Bowman), encoder steps first (He 2019, arXiv:1901.05534), a least
-KL a dimension (Razavi 2019, arXiv:1901.03416).
+**Idea** An autoencoder whose code is a distribution: an encoder guesses where a cell lies and how surely, a decoder says how
+the cells of a place are spread, and a price, the divergence (KL) of the guess from N(0, 1), keeps them together: a draw
+from N(0, 1) is a place as well. Likelihood minus price bounds the log likelihood (ELBO). Straight, it is probabilistic PCA.
+Two things go wrong. The means are blurred: draw around them, with a variance that is learnt. And codes collapse: a dimension
+that saves less than it costs says nothing (KL 0), because the variance is fixed too high, or the decoder needs no code.
+**Kept** The ELBO with one drawn code a cell. Remedies: a growing KL weight, hiding what the decoder reads beside the code (Bowman
+2016, arXiv:1511.06349), free bits (arXiv:1606.04934), encoder steps first (arXiv:1901.05534), a least KL (arXiv:1901.03416).
 **Left out** Other codes and priors, flows; a likelihood of counts, which SCVI has.
 **Lesson** notebooks/01_basics/0106_vae.ipynb
 **Source** The papers; no code taken.
@@ -39,7 +37,7 @@ SHAPES = {  # weight of the KL at a fraction of the training; 1 at the end
 
 
 def information(mean, var, cells=1000):
-    """Mutual information (nats) of code and cell: the mean of log q(z|x) / q(z), with q(z) from at most ``cells`` rows: below its log."""
+    """Mutual information (nats) of code and cell: mean log q(z|x) / q(z), q(z) from at most ``cells`` rows: below its log."""
     mean, var = (v[:: -(-len(v) // cells)].double() for v in (mean, var))
     z = mean + var.sqrt() * torch.randn_like(mean)
     log_q = -0.5 * (z.square() @ (1 / var).T - 2 * z @ (mean / var).T + (mean.square() / var + var.log()).sum(1))
@@ -47,22 +45,30 @@ def information(mean, var, cells=1000):
 
 
 class VAE(Model):
-    """A code with its uncertainty for every cell, and new cells by ``sample(n)``; ``sample(n, mean=True)`` gives the blurred means.
+    r"""A code with its uncertainty for every cell; new cells by ``sample(n)``, the blurred means by ``sample(n, mean=True)``.
+
+    Objective
+    ---------
+    $$\frac1N \sum_i -\log p(x_i \mid z_i) + \beta w_t \sum_d
+    \max\Big(\lambda, \frac1N \sum_i \mathrm{KL}\big(q(z_{id} \mid x_i) \,\|\, \mathcal N(0, 1)\big)\Big)$$
+    $x_i$: $N$ z-scored cells; $z_i \sim q(z \mid x_i)$: their codes, $d$ a dimension; $p$: Gaussian around what the decoder says;
+    $\beta$: ``beta``; $w_t$: 1, or growing to it by ``anneal``; $\lambda$: ``free_bits``.
 
     Parameters
     ----------
-    hidden, latent : widths on the way to the code (and, mirrored, back), size of the code
+    hidden : widths (units) on the way to the code and, mirrored, back
+    latent : size of the code (units)
     linear : no bends, and one variance a dimension for all cells: with ``hidden=(), noise="one"`` probabilistic PCA
-    noise : "gene" or "one", a variance learnt for each gene or for all; or a number, a fixed deviation (in deviations of the gene)
-    floor : least deviation that is learnt; without it a constant gene would make the likelihood infinite
-    beta, anneal : weight of the KL; how it grows to that: None (at once), in half of the training "linear" or "logistic", or
-        "cyclical" (four times)
+    noise : "gene" or "one", a variance learnt for each gene or for all; or a number, a fixed deviation (in those of the gene)
+    floor : least deviation that is learnt (in those of the gene); at 0 a constant gene makes the likelihood infinite
+    beta : weight of the KL; 1 is the bound
+    anneal : how the weight grows: None (at once), in half of the training "linear" or "logistic", or "cyclical" (four times)
     free_bits : nats of each dimension's mean KL that cost nothing
     delta : nats that each dimension has at least, by a bound on the variance of its code
-    peek : chance that the decoder sees a gene before the one it makes: 0, code only; 1, a decoder that needs no code; between,
-        the remedy of hiding
-    aggressive : encoder steps for one of the decoder, in a first phase until the mutual information stops growing; 0, no such phase
-    epochs, lr, batch_size : of Adam; the noise learns ten times as fast
+    peek : chance that the decoder sees a gene before the one it makes: 0, code only; 1, it needs no code; between, hiding
+    aggressive : encoder steps for one of the decoder, in a first phase until the code tells no more; 0, no such phase
+    epochs, lr : passes over the cells, in each phase; learning rate of Adam (the noise learns ten times as fast)
+    batch_size : cells a step (paper 100)
 
     Reads
     -----
@@ -86,6 +92,8 @@ class VAE(Model):
 
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_vae", "sd": "obsm/X_vae_sd", "reconstruction": "layers/vae"}
+    terms = {"loss": ("nll", "kl")}
+    paper = dict(hidden=(200,), latent=10, batch_size=100)  # Frey faces; tanh, Adagrad (from memory, not read again)
 
     hidden: tuple = (64, 32)
     latent: int = 10
@@ -148,7 +156,7 @@ class VAE(Model):
     def noise_var(self):
         return self.log_noise.exp() + (self.floor**2 if self.learns_noise else 0.0)
 
-    def terms(self, y):
+    def nll_and_kl(self, y):
         """Minus log likelihood of z-scored cells, their mean; mean KL of every dimension."""
         mean, var = self.encode(y)
         made, noise = self.decode(mean + var.sqrt() * torch.randn_like(mean), y), self.noise_var()
@@ -156,9 +164,8 @@ class VAE(Model):
         return nll.mean(), gaussian_kl(mean[..., None], var[..., None]).mean(0)
 
     def loss(self, b):
-        nll, kl = self.terms(self.scaler(b.x)[0])
-        self.log(nll=nll, kl=kl.sum())
-        return nll + self.beta * SHAPES[self.anneal](self.at) * kl.clamp(min=self.free_bits).sum()
+        nll, kl = self.nll_and_kl(self.scaler(b.x)[0])
+        return self.sum_of(nll=nll, kl=self.beta * SHAPES[self.anneal](self.at) * kl.clamp(min=self.free_bits).sum())
 
     def outputs(self, b):
         y, _ = self.scaler(b.x)

@@ -65,6 +65,40 @@ def test_a_linear_autoencoder_is_pca():
     assert np.degrees(subspace_angles(axes[:, :k], axes[:, -k:]).max()) > 80  # another space is far away
 
 
+def fitted_and_scaled(model):
+    """The model after two epochs, a batch, and the batch z-scored by numpy."""
+    (a,) = toy_for(type(model))
+    m = model.fit(a, epochs=2, **CPU)
+    return m, m._fitted_data((a,)).take({"cells": np.arange(7)}), standard(a.X.astype(float))[:7]
+
+
+def test_losses_by_hand():
+    """The mean square between the clean z-scored cell and what is made of the cell, or of the spoilt cell."""
+    m, b, z = fitted_and_scaled(Autoencoder(**SMALL))
+    w = [v.detach().double().numpy() for v in m.net.parameters()]
+    code = np.maximum(z @ w[0].T + w[1], 0) @ w[2].T + w[3]  # no bend at the code
+    made = np.maximum(code @ w[4].T + w[5], 0) @ w[6].T + w[7]
+    assert m.loss(b).item() == pytest.approx(np.square(made - z).mean(), rel=1e-4)
+    m, b, z = fitted_and_scaled(DenoisingAutoencoder(**SMALL, noise=0.75))
+    m.net.forward = lambda x: (x, 3 * x)
+    torch.manual_seed(1)
+    ours = m.loss(b).item()
+    torch.manual_seed(1)
+    kept = (torch.rand(z.shape) >= 0.75).double().numpy()
+    assert ours == pytest.approx(np.square(3 * 4 * kept * z - z).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("cls", PAIR)
+def test_linear_leaves_no_bend(cls):
+    """With hidden layers, too, the midpoint of two inputs comes to the midpoint of the outputs; with bends it does not."""
+    x, y = torch.randn(2, 50, 24, generator=torch.Generator().manual_seed(0)).unbind()
+    for linear in (True, False):
+        net = cls(**SMALL, linear=linear).fit(*toy_for(cls), epochs=0, **CPU).net
+        with torch.no_grad():
+            between, ends = net((x + y) / 2)[1], (net(x)[1] + net(y)[1]) / 2
+        assert torch.allclose(between, ends, atol=1e-5) == linear
+
+
 def test_corruption_by_hand():
     torch.manual_seed(0)
     x = torch.full((200, 500), 3.0, dtype=torch.float64)
@@ -197,7 +231,7 @@ def denoising_claim(seed, make):
 
 
 def test_denoising_claim():
-    """As good as pooling 30 neighbours, if most of the input is hidden; with the paper's little noise, or none, worse than the gene mean."""
+    """As good as pooling 30 neighbours if most input is hidden; with the paper's noise, or none, worse than the gene mean."""
     found = holds(denoising_claim)
     assert found["deep"] < 0.7 * found["linear"] and found["deep"] < 0.3 * found["low_rank_32"]
     assert found["plain"] > found["floor"] < found["paper_noise"]

@@ -7,6 +7,7 @@ import torch
 from scipy.stats import norm
 
 from scdl_teach.basics.gan import GAN, WGAN
+from scdl_teach.core.data import Batch
 from scdl_teach.core.engine import Phase, Update
 from scdl_teach.nn.losses import gradient_penalty, judged
 from scdl_teach.testing import claims, failures, holds
@@ -68,6 +69,41 @@ def test_a_certain_judge_starves_the_minimax_generator():
         assert np.isclose((minimax / usual).item(), np.exp(logit))
 
 
+def by_hand(cls, **kw):
+    """A judge 2 x - 1 (a critic has no last bias), four fakes, and a batch of four real rows."""
+    m = cls(hidden=(), **kw).fit(line(0, n=20), epochs=0, **CPU)
+    net = m.judge if cls is GAN else m.critic
+    with torch.no_grad():
+        for p, v in zip(net.parameters(), (2.0, -1.0), strict=False):
+            p.fill_(v)
+    fakes = torch.nn.Parameter(torch.tensor([[1.0], [-2.0], [0.5], [3.0]]))
+    m.generate = lambda n: fakes
+    return m, fakes, Batch(x=torch.tensor([[0.3], [1.5], [-0.7], [0.1]]))
+
+
+REAL, FAKE = 2 * np.array([0.3, 1.5, -0.7, 0.1]), 2 * np.array([1.0, -2.0, 0.5, 3.0])
+
+
+@pytest.mark.parametrize("saturating", [False, True])
+def test_both_players_of_the_gan_by_hand(saturating):
+    m, fakes, b = by_hand(GAN, saturating=saturating)
+    real, fake = (1 / (1 + np.exp(1 - v)) for v in (REAL, FAKE))  # the judge's probabilities
+    assert m.judge_loss(b).item() == pytest.approx(-np.log(real).mean() - np.log(1 - fake).mean(), rel=1e-5)
+    loss = m.generator_loss(b)
+    assert loss.item() == pytest.approx(np.log(1 - fake).mean() if saturating else -np.log(fake).mean(), rel=1e-5)
+    (slope,) = torch.autograd.grad(loss, fakes)
+    assert np.allclose(slope.numpy().ravel(), -2 * (fake if saturating else 1 - fake) / 4, rtol=1e-4)
+
+
+def test_both_players_of_the_wgan_by_hand():
+    gap = REAL.mean() - FAKE.mean()
+    m, _, b = by_hand(WGAN, penalty=7.0)
+    assert m.critic_loss(b).item() == pytest.approx(7 * (2 - 1) ** 2 - gap, rel=1e-5)
+    assert m.generator_loss(b).item() == pytest.approx(-FAKE.mean(), rel=1e-5)
+    m, _, b = by_hand(WGAN, clip=0.5)
+    assert m.critic_loss(b).item() == pytest.approx(-gap, rel=1e-5)
+
+
 class Started(Critic):
     """A critic whose first slope is chosen; the fakes are N(0, 1)."""
 
@@ -89,21 +125,21 @@ def test_a_linear_critic_in_closed_form(kind, delta):
     m = kind(hidden=(), lr=1e-2, epochs=100, batch_size=1000).fit(line(delta), **CPU)
     w = kind.slope + delta / 20
     assert abs(m.critic[0].weight.item() - w) < 0.03
-    assert abs(m.history_.gap[-10:].mean() - w * delta) < 0.03 * delta + 0.03
+    assert abs(-m.history_.minus_gap[-10:].mean() - w * delta) < 0.03 * delta + 0.03
 
 
 @pytest.mark.parametrize("delta", [0.5, 2.0, 5.0])
 def test_a_clipped_linear_critic_measures_clip_times_the_distance(delta):
     m = Critic(hidden=(), clip=0.01, lr=1e-3, epochs=40, batch_size=1000).fit(line(delta), **CPU)
     assert m.critic[0].weight.item() == pytest.approx(0.01)
-    assert m.history_.gap[-10:].mean() / 0.01 == pytest.approx(delta, abs=0.05)
+    assert -m.history_.minus_gap[-10:].mean() / 0.01 == pytest.approx(delta, abs=0.05)
 
 
 @pytest.mark.parametrize("delta", [0.5, 2.0, 5.0])
 def test_a_deep_critic_measures_the_distance(delta):
     """In two dimensions a critic can turn round; in one it may be held by the wrong sign."""
     m = Critic(penalty=10.0, lr=1e-3, epochs=60, batch_size=500).fit(line(delta, dims=2), **CPU)
-    assert m.history_.gap[-10:].mean() == pytest.approx(delta * (1 + delta / 20), rel=0.05)
+    assert -m.history_.minus_gap[-10:].mean() == pytest.approx(delta * (1 + delta / 20), rel=0.05)
 
 
 def test_the_penalty_of_a_linear_critic():
@@ -111,6 +147,20 @@ def test_the_penalty_of_a_linear_critic():
     real, fake = torch.randn(7, 3).double(), torch.randn(7, 3).double()
     want = (critic.weight.norm() - 1) ** 2
     assert torch.isclose(gradient_penalty(critic, real, fake), want, rtol=1e-12)
+
+
+class Counted(WGAN):
+    key = "wgan"
+
+    def forward(self, name, b):
+        self.taken = [*getattr(self, "taken", []), name]
+        return super().forward(name, b)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_the_critic_takes_so_many_steps_for_one_of_the_generator(clip):
+    m = Counted(clip=clip, critic_steps=3, epochs=4, batch_size=10).fit(line(0, n=30), **CPU)
+    assert m.taken == ["critic_loss", "critic_loss", "critic_loss", "generator_loss"] * 4
 
 
 def test_clipping_holds_after_every_step_and_spares_the_generator():

@@ -14,7 +14,7 @@ from scdl_teach.testing import claims, failures, holds, toy_for
 
 
 def test_contract():
-    assert not failures(IntroVAE, preset=dict(latent=4, hidden=(16,), warmup=10, epochs=10, batch_size=32))
+    assert not failures(IntroVAE, preset=dict(latent=4, hidden=(16,), margin_factor=50.0, warmup=10, epochs=10, batch_size=32))
 
 
 def fitted(**kw):
@@ -43,6 +43,39 @@ def test_fakes_beyond_the_margin_cost_nothing():
     m.margin.fill_(1e3)
     ours = slopes(m, lambda: m.encoder_loss(b), m.encoder)
     assert not all(torch.allclose(x, y) for x, y in zip(ours, plain, strict=True))
+
+
+def test_three_losses_by_hand():
+    """Error, KL of the rows, and hinges of which only one counts; the weight of the hinges is 3 / 2."""
+    m, b = fitted(fake_weight=3.0)
+    torch.manual_seed(0)
+    x = b.x[:5]
+    with torch.no_grad():
+        error, _, again, fake = m.forward_pass(x)
+        price = []
+        for rows in (x, again, fake):
+            mean, var = m.encode(rows)
+            q, prior = torch.distributions.Normal(mean, var.sqrt()), torch.distributions.Normal(0.0, 1.0)
+            price.append(torch.distributions.kl_divergence(q, prior).sum(1).mean().item())
+    real, again, fake = price
+    assert abs(again - fake) > 1e-3 and error.item() > 0
+    m.margin.fill_(0.5 * (again + fake))  # one of the two is beyond it
+    want = {
+        m.vae_loss: error.item() + real,
+        m.encoder_loss: error.item() + real + 0.5 * 3 * abs(again - fake) / 2,
+        m.decoder_loss: error.item() + 0.5 * again + 0.5 * fake,
+    }
+    for loss, value in want.items():
+        torch.manual_seed(0)
+        assert loss(Batch(x=x)).item() == pytest.approx(value, rel=1e-4)
+
+
+def test_the_margin_is_the_factor_times_the_kl_of_the_cells():
+    m, b = fitted(margin_factor=3.0, warmup=0)
+    m.set_margin(m._fitted_data(toy_for(IntroVAE)))
+    with torch.no_grad():
+        mean, var = (v.double().numpy() for v in m.encode(b.x))
+    assert m.margin.item() == pytest.approx(3 * 0.5 * (var + mean**2 - 1 - np.log(var)).sum(1).mean(), rel=1e-4)
 
 
 def test_the_margin_is_saved(tmp_path):
