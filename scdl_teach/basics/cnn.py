@@ -83,7 +83,12 @@ def branch(filters, kernel):
 
 
 class CNN(Model):
-    """Cell types, read from pictures of cells (doi:10.1038/s41598-019-47765-6).
+    r"""Cell types, read from pictures of cells (doi:10.1038/s41598-019-47765-6).
+
+    Objective
+    ---------
+    $$-\frac{1}{N} \sum_{i} \log p_{i y_i}, \qquad p_i = \mathrm{softmax}(f(x_i))$$
+    $x_i$: picture of cell $i$ of $N$; $y_i$: its type; $f$: convolutions and the last layer.
 
     Parameters
     ----------
@@ -119,6 +124,7 @@ class CNN(Model):
     needs = {"x": Counts(), "label": Category("obs/label", fit_only=True)}
     writes = {"latent": "obsm/X_cnn", "label": "obs/cnn_label"}
     names = {"label": "label"}
+    terms = {"loss": ("surprise",)}
     paper = dict(size=224, layout="tsne", scaling="all", filters=(4, 8, 16, 32), kernels=(12, 2), places=True)
     paper |= dict(epochs=100, lr=5e-5, batch_size=256)
 

@@ -77,17 +77,22 @@ def start(net, act):
 
 
 class FFNN(Model):
-    """Cell types, read from all genes by a feed-forward net (doi:10.1038/323533a0).
+    r"""Cell types, read from all genes by a feed-forward net (doi:10.1038/323533a0).
 
     It finds what no line finds (types that differ in a combination of programmes), but where hundreds of noisy genes each say a
     little, a logistic regression is better: 0.84-0.98 of the cells of ``simulate.groups`` (seeds 10-14), the net 0.64-0.89.
+
+    Objective
+    ---------
+    $$-\frac{1}{N} \sum_{i} \log p_{i y_i}, \qquad p_i = \mathrm{softmax}(f(x_i))$$
+    $x_i$: centred log counts of cell $i$ of $N$; $y_i$: its type; $f$: the net, its last layer linear.
 
     Parameters
     ----------
     hidden : units of the layers between genes and types; () is a logistic regression
     act : "sigmoid" (the paper), "tanh" or "relu"
     momentum : of plain gradient descent (0.9 in the paper, all rows at once, ``batch_size=None``); None: Adam
-    epochs, lr, batch_size : of the optimiser
+    epochs, lr, batch_size : of the optimiser; cells a step, None: all at once
     patience : epochs without progress before it stops, with the best weights; progress is seen on rows held out by
         ``fit(validation=0.1)``, else in the loss
 
@@ -114,6 +119,7 @@ class FFNN(Model):
     needs = {"x": Counts(), "label": Category("obs/label", fit_only=True)}
     writes = {"latent": "obsm/X_ffnn", "label": "obs/ffnn_label", "probability": "obsm/ffnn_probability"}
     names = {"label": "label"}
+    terms = {"loss": ("surprise",)}
     paper = dict(hidden=(2,), act="sigmoid", momentum=0.9, epochs=1425, lr=0.1, batch_size=None, patience=None)
 
     hidden: tuple = (64, 64)

@@ -24,7 +24,12 @@ def fires(excite, inhibit, threshold):
 
 
 class McCullochPitts(Estimator):
-    """A gate written by hand, such as "CD3E and not CD14".
+    r"""A gate written by hand, such as "CD3E and not CD14".
+
+    Objective
+    ---------
+    $$y = \Big[ \sum_{i \in E} x_i \ge \theta \Big] \prod_{j \in I} (1 - x_j)$$
+    $x$: inputs, 0 or 1; $E, I$: those that excite and those that inhibit; $\theta$: ``threshold``. Nothing is learnt.
 
     Parameters
     ----------
@@ -85,13 +90,23 @@ def correct(w, x, y):
 
 
 class Perceptron(Estimator):
-    """A plane between two classes, turned towards every example on its wrong side (doi:10.1037/h0042519).
+    r"""A plane between two classes, turned towards every example on its wrong side (doi:10.1037/h0042519).
 
     ``history_.mistakes`` counts the mistakes of each pass.
+
+    Objective
+    ---------
+    $$w \leftarrow w + y_i x_i \quad \text{where } y_i\, w^\top x_i \le 0$$
+    $x_i$: an example with a 1 at its end; $y_i$: its side, -1 or 1; $w$: normal of the plane and bias. Steps of descent on
+    $\sum_i \max(0, -y_i w^\top x_i)$.
 
     Parameters
     ----------
     epochs : most passes over the rows; it stops after a pass without mistakes
+
+    Attributes
+    ----------
+    weights_ : normal of the plane, then the bias (features + 1)
 
     Reads
     -----

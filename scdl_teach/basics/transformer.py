@@ -18,14 +18,10 @@ from torch.nn.functional import cross_entropy
 from ..core.engine import Phase, Update, judging
 from ..core.fields import Category, Counts
 from ..core.model import Model
+from ..nn.attention import MultiHead, attend
 from ..nn.layers import CountScaler, mlp
 
-
-def attend(q, k, v, mask=None):
-    """softmax(q k' / sqrt(d) + mask) v (... queries x d), and the weights (... queries x keys); -inf in ``mask`` forbids."""
-    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
-    weights = (scores if mask is None else scores + mask).softmax(-1)
-    return weights @ v, weights
+__all__ = ["GeneTransformer", "MultiHead", "attend"]
 
 
 def sinusoids(n, width):
@@ -37,20 +33,6 @@ def sinusoids(n, width):
 def rise_and_fall(at, warmup):
     """The paper's rate relative to its peak: linear up to the fraction ``warmup`` of all steps, then like 1 / sqrt(step)."""
     return min(at / warmup, (warmup / at) ** 0.5) if at else 0.0
-
-
-class MultiHead(nn.Module):
-    """Attention in ``heads`` small spaces at once (cells x tokens x width); also the weights (cells x heads x queries x keys)."""
-
-    def __init__(self, width, heads):
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.join = (nn.Linear(width, width) for _ in range(4))
-
-    def forward(self, h, mask=None):
-        q, k, v = (part(h).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
-        mixed, weights = attend(q, k, v, mask)
-        return self.join(mixed.transpose(1, 2).flatten(2)), weights
 
 
 class Block(nn.Module):
@@ -96,7 +78,13 @@ class TransformerNet(nn.Module):
 
 
 class GeneTransformer(Model):
-    """Cell types, read from genes that attend to each other (arXiv:1706.03762).
+    r"""Cell types, read from genes that attend to each other (arXiv:1706.03762).
+
+    Objective
+    ---------
+    $$-\frac{1}{N} \sum_i \sum_k \tilde y_{ik} \log p_{ik} + \frac{1}{|M|} \sum_{(i, g) \in M} (\hat x_{ig} - x_{ig})^2$$
+    $x$: z-scored log counts (cells x tokens); $p$: types from CLS; $\tilde y$: labels, smoothed; $M$: hidden entries
+    (``masked``).
 
     Parameters
     ----------
@@ -105,7 +93,8 @@ class GeneTransformer(Model):
     dropout, smoothing : share of entries dropped, share of the label given to all types alike (both 0.1 in the paper)
     pre_norm, positions : layer norm before each part (after it in the paper); sinusoids, so that the order of genes counts
     masked : share of the values that are hidden while learning, and guessed from the others as a second task
-    epochs, lr, batch_size, warmup : of Adam; fraction of the steps in which the rate rises to ``lr`` before it falls (0: never)
+    epochs, lr, batch_size : of Adam
+    warmup : fraction of the steps in which the rate rises to ``lr`` before it falls (0: never)
 
     Reads
     -----
@@ -132,6 +121,7 @@ class GeneTransformer(Model):
     needs = {"x": Counts(), "label": Category("obs/label", fit_only=True)}
     writes = {"latent": "obsm/X_transformer", "label": "obs/transformer_label", "attention": "obsm/X_transformer_attention"}
     names = {"label": "label"}
+    terms = {"loss": ("types", "hidden_genes")}
     paper = dict(width=512, heads=8, layers=6, hidden=2048, dropout=0.1, smoothing=0.1, pre_norm=False, positions=True)
     paper |= dict(lr=7e-4, warmup=0.04)  # the peak, (512 * 4000)^-0.5, comes after 4,000 of 100,000 steps
 
@@ -179,10 +169,10 @@ class GeneTransformer(Model):
         hidden = torch.rand_like(x) < self.masked if self.masked else None
         h, _ = self.net(x, hidden)
         types = cross_entropy(self.head(h[:, 0]), b.label, label_smoothing=self.smoothing)
-        if hidden is not None:
-            error = ((self.guess(h[:, 1:])[..., 0] - x).square() * hidden).sum() / hidden.sum().clamp(min=1)
-            self.log(types=types, hidden_genes=error)
-        return types if hidden is None else types + error
+        if hidden is None:
+            return self.sum_of(types=types)
+        error = ((self.guess(h[:, 1:])[..., 0] - x).square() * hidden).sum() / hidden.sum().clamp(min=1)
+        return self.sum_of(types=types, hidden_genes=error)
 
     def skill(self, b):
         """Share of cells whose type is found."""

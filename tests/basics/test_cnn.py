@@ -147,7 +147,8 @@ def test_genes_that_go_together_lie_together(layout):
     far = np.linalg.norm(points[:, None] - points, axis=2)
     same = sets[:, None] == sets
     assert far[same].mean() < 0.5 * far[~same].mean()
-    chance = np.linalg.norm((q := plane(x, "random", 0))[:, None] - q, axis=2)
+    q = plane(x, "random", 0)
+    chance = np.linalg.norm(q[:, None] - q, axis=2)
     assert chance[same].mean() > 0.8 * chance[~same].mean()
 
 
@@ -189,6 +190,19 @@ def accuracies(a, seed, **nets):
     found |= {"classical": max(found.values()), "floor": (test.obs["cell_type"] == learn.obs["cell_type"].mode()[0]).mean()}
     fitted = {k: net.fit(learn, where={"label": "obs/cell_type"}, seed=seed, **CPU) for k, net in nets.items()}
     return found | {k: net.score(test) for k, net in fitted.items()}
+
+
+def test_every_branch_is_heard():
+    (a,) = toy_for(CNN)
+    m = CNN(size=8, filters=(4,), kernels=(2, 3), epochs=1).fit(a, device="cpu", progress=False)
+    b = m.batch(a)
+    whole = m.read(b)[1].detach()
+    for branch in m.branches:
+        conv = branch[1]
+        kept = conv.weight.detach().clone()
+        conv.weight.data.zero_()
+        assert (m.read(b)[1] - whole).abs().max() > 1e-3
+        conv.weight.data.copy_(kept)
 
 
 @claims(

@@ -86,7 +86,7 @@ def test_the_models_gradients_are_autograds():
     (a,) = toy_for(FFNN)
     m = FFNN(**SMALL).fit(a, **CPU)
     m.zero_grad()
-    m.loss(m._fitted_data((a,), labels=True).take({"cells": np.arange(90)})).backward()
+    m.loss(m.batch(a, labels=True)).backward()
     made = m.gradients(a)
     for p, g in zip(m.net.parameters(), [g for pair in made for g in pair], strict=True):
         assert np.allclose(p.grad.numpy(), g, atol=1e-6)
@@ -229,6 +229,25 @@ def accuracies(a, seed, net=None):
     rivals = {"logit": LogisticRegression(max_iter=3000), "knn": KNeighborsClassifier(15)}
     found = {k: r.fit(logs(learn), known).score(logs(test), truth) for k, r in rivals.items()}
     return found | {"floor": (truth == known.mode()[0]).mean(), "classical": max(found.values()), "deep": net.score(test)}
+
+
+def test_momentum_by_hand():
+    """Two steps of the heavy ball on all rows at once: the second one carries 0.9 of the first."""
+    (a,) = toy_for(FFNN)
+    how = dict(hidden=(4,), act="sigmoid", momentum=0.9, lr=0.5, batch_size=None, patience=None)
+    m = FFNN(**how, epochs=2).fit(a, device="cpu", progress=False)
+    start = FFNN(**how).fit(a, device="cpu", progress=False, epochs=0)
+    x, label = start.centred(start.batch(a)).double().numpy(), start.batch(a, labels=True).label.numpy()
+    now, carried = start.weights(), None
+    for _ in range(2):
+        values = forward(x, now, "sigmoid")
+        slopes = backward(values, now, surprise(values[-1], label)[1], "sigmoid")
+        old = carried or [(0, 0)] * len(now)
+        carried = [(dw + 0.9 * ow, db + 0.9 * ob) for (dw, db), (ow, ob) in zip(slopes, old, strict=True)]
+        now = [(w - 0.5 * dw, b - 0.5 * db) for (w, b), (dw, db) in zip(now, carried, strict=True)]
+    for (w, b), (ours, bias) in zip(now, m.weights(), strict=True):
+        np.testing.assert_allclose(ours, w, atol=1e-5)
+        np.testing.assert_allclose(bias, b, atol=1e-5)
 
 
 @claims(

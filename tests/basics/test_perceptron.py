@@ -100,6 +100,11 @@ def blood(seed):
     return b[:350].copy(), b[350:].copy()
 
 
+def test_one_inhibiting_input_silences_any_number_of_exciting_ones():
+    x = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], np.float32)
+    assert gate(x, excite=("g0", "g1", "g2"), inhibit=("g3",), threshold=2).tolist() == [0, 1, 0]
+
+
 @claims("balanced accuracy: is it a B cell?", bar=0.695, seen="0.89-0.93", key="mcculloch_pitts")
 def claim(seed, make):
     learn, test = blood(seed)

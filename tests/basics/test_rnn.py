@@ -209,6 +209,24 @@ def fates(make, cls, seed, learnt=19_200):
 WHAT = "share of unseen tracks whose fate, told by two of 50 frames, is found"
 
 
+def test_the_gradient_is_clipped():
+    """A limit far below Adam's epsilon leaves the weights where they were."""
+    (a,) = toy_for(RNN)
+    start, end = (RNN(hidden=4, clip=1e-14, lr=0.1).fit(a, **CPU, epochs=n).state_dict() for n in (0, 2))
+    free = RNN(hidden=4, clip=1.0, lr=0.1).fit(a, **CPU, epochs=2).state_dict()
+    assert max((end[k] - start[k]).abs().max() for k in ("net.U.weight", "net.head.weight")) < 1e-5
+    assert (free["net.U.weight"] - start["net.U.weight"]).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_the_type_is_read_from_the_last_state(key):
+    """What came before the last state counts only as far as this state remembers it."""
+    part = net(key)
+    h, logits = part(torch.randn(5, 7, 3))
+    torch.testing.assert_close(logits, part.head(h[:, -1]))
+    assert (h[:, -1] - h.mean(1)).abs().max() > 0.05
+
+
 @claims(
     WHAT,
     bar=0.745,

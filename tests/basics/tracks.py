@@ -12,7 +12,8 @@ def table(x, **obs):
 
 
 def tracks(n, frames=50, seed=0, windows=((0.0, 0.5), (0.5, 1.0))):
-    """A reporter that flickers between 0 and 1, and a pulse in one frame of each window (fractions of the track); cells x frames x 2.
+    """A reporter that flickers between 0 and 1, and a pulse in one frame of each window (fractions of the track); cells x frames
+    x 2.
 
     ``obs["sum"]`` is what the reporter shows at the pulses, added up (variance 1 / 12 for each pulse); where that is more than
     can be expected the cell becomes an A, else a B (``obs["label"]``). The reporter at all other frames says nothing.
