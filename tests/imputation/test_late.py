@@ -69,7 +69,7 @@ def constant(answers, **kw):
 
 @pytest.mark.parametrize("kw, loss", [({}, 1 / 4), ({"zeros": True}, 3 / 4), ({"ridge": 0.5}, 3 / 4)])
 def test_loss_by_hand(kw, loss):
-    """log10 of 9 + 1 and 99 + 1 are 1 and 2, the answers 1: one error of 1 among *four* entries; zeros, if they count, two more."""
+    """log10 of 9 + 1 and 99 + 1 are 1 and 2, the answers 1: one error of 1 among *four* entries; zeros, if counted, two more."""
     x = torch.tensor([[9.0, 0.0], [0.0, 99.0]])
     assert abs(constant([1.0, 1.0], **kw).loss(Batch(x=x)).item() - loss) < 1e-6
 
@@ -269,9 +269,9 @@ def epochs_to(curve, goal):
 
 @claims(
     "epochs over 150 cells until the RMSE of hidden non-zeros is within 1 % of LATE trained in full",
-    bar=0,
+    bar=17,
     better="lower",
-    seen="",
+    seen="1-2, LATE itself 32-181; after ten epochs 0.987-1.004 of its error in full, ridge 0.955-1.009, wrong names 1.22-1.34",
     key="translate",
     slow=True,
 )
