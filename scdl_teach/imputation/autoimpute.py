@@ -6,7 +6,7 @@ counts as "not rated": one wide hidden layer gives the table back, and only the 
 the biases, the whole table at once, RMSprop, log2 of normalised counts, every entry replaced by the network's answer.
 **Left out** Its choice of genes, its stop once a step changes the error of a cell by less than 1e-4, and its starting weights.
 **Trap** The released code draws its starting weights from N(0, 1), which saturates the sigmoids: on a planted table its 7,000
-steps from there end at 1.09 of the error of a gene's mean, from Glorot's start at 0.36. Each zero is taken for a missing value. In
+steps from there end at 1.09 of the error of a gene's mean, from Glorot's at 0.36. Each zero is taken for a missing value. In
 counts most are not, and the answers are too high (lesson 0302).
 **Lesson** notebooks/03_imputation/0302_autoencoders.ipynb
 **Source** divyanshu-talwar/AutoImpute (MIT); written from the paper's facts, no code taken.
