@@ -1,16 +1,18 @@
 """deepMC: a table with holes as a product of several factors (Mongia et al. 2020; preprint doi:10.1101/387621).
 
-**Idea** If a few programmes rule all genes, the table is a product of two thin matrices, and what is seen determines them,
-holes included. deepMC multiplies more than two, X = U_1 relu(U_2 ... V): a decoder whose input V is learnt too, so there
-is no encoder, and no answer for a new cell. Learnt by gradient from one start, the product prefers a low rank, even where the
-factors are wider.
-**Kept** The squared error of the non-zeros alone, nothing negative between the layers and at the end.
-``solver="als"`` is the group's majorisation: holes filled with the last answer, then least squares for each factor in turn.
-**Left out** We know neither the paper's widths nor its exact solver (no code was released): rounds, sweeps and step are those of
-mcImpute, a relative. The default lowers the same error with Adam, which stops short of the noise; least squares to the end fit
-it where the ranks are too wide. The start is ours: a product with the mean of what is seen, without which ReLU layers fail.
-Each zero is taken for a missing value. In counts most are not: the answers are too high (lesson, and the test's truth error).
-**Measured** On a planted low-rank table the convex rivals, soft-impute and mcImpute, do as well (test).
+**Idea** If a few programmes rule all genes, the table is a product of two thin matrices, and what is seen determines them, holes
+included. deepMC multiplies more than two, X = U_1 relu(U_2 ... V): a decoder whose input V is learnt too, so there is no encoder,
+and no answer for a new cell. Learnt by gradient from one start, the product prefers a low rank, even where the factors are wider.
+**Kept** The squared error of the non-zeros alone, nothing negative between the layers and at the end. ``solver="als"`` is the
+group's majorisation: holes filled with the last answer, then least squares for each factor in turn.
+**Left out** What we could not read: the paper's widths, and code of its solver, of which we found none. ``paper`` therefore holds
+rounds, sweeps and step of mcImpute, a relative of the same group, with ranks of ours: it is no published run of deepMC. The
+default lowers the same error with Adam. The start is ours: a product with the mean of what is seen, without which ReLU layers
+fail.
+**Measured** On a planted low-rank table the convex rivals, soft-impute and mcImpute, do as well. Adam stops short of the noise
+(0.02 of the error of a gene's mean); least squares to the end fit it where the ranks are too wide (0.29-0.48, with the settings
+of ``paper``).
+**Trap** Each zero is taken for a missing value. In counts most are not, and the answers are too high (lesson 0305).
 **Lesson** notebooks/03_imputation/0305_divide_and_transfer.ipynb
 **Source** aanchalMongia/McImpute_scRNAseq (a relative, MATLAB); journal version doi:10.1089/cmb.2019.0278; no code taken.
 """
@@ -33,17 +35,24 @@ def product(factors):
 
 
 class DeepMC(Model):
-    """Deep matrix completion: every entry from factors that were fitted to the non-zeros.
+    r"""Deep matrix completion: every entry from factors that were fitted to the non-zeros.
+
+    Objective
+    ---------
+    $$\frac{\sum_{i,g} [x_{ig} \neq 0] \, (x_{ig} - \hat x_{ig})^2}{\sum_{i,g} [x_{ig} \neq 0]},
+    \qquad \hat X = U_1 \, \mathrm{relu}(U_2 \, \mathrm{relu}( \cdots \mathrm{relu}(U_k V)))$$
+    $x$: log expression of cell $i$, gene $g$; $U_1, \dots, U_k, V$: the factors, learnt. ``solver="als"`` lowers the same error
+    of $\hat X = \max(0, U_1 \cdots U_k V)$, whose inner factors are 0 or above.
 
     Parameters
     ----------
-    ranks : widths between the factors; one number is plain matrix factorisation (the paper's are not known)
+    ranks : widths between the factors, at least one; one number is plain matrix factorisation (the paper's are not known)
     solver : "adam" (ReLU between the factors), or "als" (linear, inner factors cut off at 0)
-    sweeps : least-squares turns of every factor in one round ("als" only)
+    sweeps : least-squares turns of every factor in one round, at least 1 ("als" only; 20 in mcImpute)
     step : the a of the majorisation, at least 1: an answer is mended by 1/a of what is wrong with it ("als" only)
     keep_observed : give non-zeros back as they were
     epochs : steps over the whole table; rounds, if "als", of which some ten to sixty are enough
-    lr : of Adam
+    lr : of Adam (ours: the paper has no gradient steps)
 
     Reads
     -----
@@ -71,7 +80,9 @@ class DeepMC(Model):
     writes = {"imputed": "layers/deepmc"}
     imputes = dict(entries="all", scale="log2 normalised")
     transductive = True
-    paper = dict(ranks=(20, 10), solver="als", sweeps=20, step=1.1, epochs=10)  # rounds, sweeps and step of mcImpute
+    terms = {"loss": ("error",)}  # of "adam"; least squares take no gradient
+    # not deepMC's own, which nobody here has read: rounds, sweeps and step of mcImpute's MF_MC.m; the ranks are ours
+    paper = dict(ranks=(20, 10), solver="als", sweeps=20, step=1.1, epochs=10)
 
     ranks: tuple = (20, 10)
     solver: str = "adam"
@@ -106,8 +117,8 @@ class DeepMC(Model):
             return product(self.factors)
         *left, h = self.factors
         for u in left[:0:-1]:
-            h = (u @ h).relu()
-        return left[0] @ h
+            h = (u @ h).relu()  # (rank x genes)
+        return left[0] @ h  # (cells x genes)
 
     def round(self, data, epoch):
         """Fill the holes with the present answer, then lower the distance to the filled table, factor by factor."""

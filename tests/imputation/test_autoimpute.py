@@ -22,16 +22,13 @@ def test_paper_sizes():
 
 
 def test_loss_by_hand():
-    """Two cells, two genes, one unit with weights 0: the answer is the bias, the error that of the two non-zeros."""
+    """Two cells, two genes, one unit that is 1/2 for both: the error of the two non-zeros, half the ridge on weights alone."""
     (a,) = toy_for(AutoImpute, genes=2)
-    m = AutoImpute(hidden=1, ridge=2.0).fit(a, epochs=0, **CPU)
-    with torch.no_grad():
-        m.encoder.weight.fill_(0.0)
-        m.decoder.weight.copy_(torch.tensor([[2.0], [4.0]]))  # sigmoid(0) = 1/2, so the answer is 1 and 2
-        m.encoder.bias.zero_()
-        m.decoder.bias.zero_()
-    x = torch.tensor([[3.0, 0.0], [0.0, 5.0]])
-    assert abs(m.loss(Batch(x=x)).item() - ((3 - 1) ** 2 + (5 - 2) ** 2 + 2 / 2 * (4 + 16))) < 1e-5
+    m = AutoImpute(hidden=1, ridge=3.0).fit(a, epochs=0, **CPU)
+    hand = {"encoder.weight": [[5.0, 3.0]], "encoder.bias": [-15.0], "decoder.weight": [[2.0], [4.0]], "decoder.bias": [0.0, 1.0]}
+    m.load_state_dict({k: torch.tensor(v) for k, v in hand.items()})
+    x = torch.tensor([[3.0, 0.0], [0.0, 5.0]])  # 5 * 3 = 3 * 5 = 15, sigmoid(0) = 1/2, so the answers are 1 and 3
+    assert abs(m.loss(Batch(x=x)).item() - ((3 - 1) ** 2 + (5 - 3) ** 2 + 3 / 2 * (25 + 9 + 4 + 16))) < 1e-4
 
 
 def test_missing_entries_have_no_gradient():

@@ -187,36 +187,45 @@ class OnFractions(DeepImpute):
     needs = {"x": Expression()}
 
 
-def ridge(m, y, penalty=100.0):
-    """A linear regression a gene on the same predictors, from the cells that have it (the best of 5 penalties, 2 weights)."""
+def ridge(m, y, fill, penalty):
+    """A linear regression a gene on the same predictors, with their holes filled, from the cells that have the gene."""
     made, times = np.zeros_like(y), np.bincount(m.targets.flatten(), minlength=y.shape[1])
     for targets, row in zip(m.targets.numpy(), m.predictors.numpy(), strict=True):
-        inputs = y[:, row[row < y.shape[1]]]
+        inputs = np.where(y > 0, y, fill)[:, row[row < y.shape[1]]]
         for t in targets:
             made[:, t] += Ridge(alpha=penalty).fit(inputs, y[:, t], sample_weight=(y[:, t] > 0) * 1.0).predict(inputs)
     return np.maximum(made / np.maximum(times, 1), 0)
+
+
+def planted(seed, make, epochs=None, **size):
+    """RMSE of the hidden entries of a planted matrix, relative to that of each gene's non-zero mean."""
+    a = simulate.factors(seed=seed, **size)
+    y, seen = a.X.toarray(), ~a.layers["hidden"]
+    mean = y.sum(0) / seen.sum(0)
+    floor = rmse(np.broadcast_to(mean, y.shape), a)
+    a.X = np.expm1(y)
+    m = make(OnFractions, min_dispersion=0.0)  # 0: every gene is a target
+    m.fit(a, seed=seed, validation=0.05 if m.patience else 0.0, epochs=epochs, **CPU)
+    rivals = {"ridge": rmse(ridge(m, y, mean, 30.0), a) / floor, "soft_impute": rmse(soft_impute(y, seen), a) / floor}
+    more = {"ridge_of_zeros": rmse(ridge(m, y, 0.0, 100.0), a) / floor}  # the best of five penalties each
+    deep = rmse(np.log1p(m.predict(a)["imputed"]), a) / floor
+    return {"floor": 1.0, "classical": min(rivals.values()), "deep": deep, "oracle": 0.0} | rivals | more
 
 
 @claims(
     "RMSE of hidden entries of a planted low-rank matrix, relative to the mean of a gene's non-zeros",
     bar=0.638,
     better="lower",
-    seen="0.254-0.276, ridge on the same predictors 0.30-0.32, soft-impute 0.025-0.027",
+    seen="0.254-0.276, ridge on the same predictors 0.161-0.164, if holes are zeros 0.30-0.32, soft-impute 0.025-0.027",
     slow=True,
 )
 def claim(seed, make):
-    a = simulate.factors(seed=seed)
-    y, seen = a.X.toarray(), ~a.layers["hidden"]
-    floor = rmse(np.broadcast_to(y.sum(0) / seen.sum(0), y.shape), a)
-    a.X = np.expm1(y)
-    m = make(OnFractions, min_dispersion=0.0).fit(a, seed=seed, **CPU)  # 0: every gene is a target
-    rivals = {"ridge": rmse(ridge(m, y), a) / floor, "soft_impute": rmse(soft_impute(y, seen), a) / floor}
-    deep = rmse(np.log1p(m.predict(a)["imputed"]), a) / floor
-    return {"floor": 1.0, "classical": min(rivals.values()), "deep": deep, "oracle": 0.0} | rivals
+    return planted(seed, make)
 
 
 @pytest.mark.slow
 def test_claim():
-    """Below half of the floor and a ridge on the same predictors; soft-impute, made for such data, is ten times better."""
+    """Half of the floor, and yet a linear ridge on the same predictors is better, if gene means fill their holes."""
     found = holds(claim)
-    assert found["deep"] <= 0.5 and found["deep"] < found["ridge"] and found["soft_impute"] < 0.3 * found["deep"]
+    assert found["ridge"] < 0.75 * found["deep"] and found["deep"] < found["ridge_of_zeros"]
+    assert found["deep"] <= 0.5 and found["soft_impute"] < 0.3 * found["deep"]

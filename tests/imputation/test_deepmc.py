@@ -86,7 +86,7 @@ class Anywhere(DeepMC):
 
 
 def test_one_layer_and_two_fill_planted_holes():
-    """Below half of the mean of a gene's non-zeros (seeds 10-12: 0.025-0.027 and 0.05-0.09), if the start is at the mean of the data."""
+    """Below half of the mean of a gene's non-zeros (seeds 10-12: 0.025-0.027, 0.05-0.09), if the start has the data's mean."""
     a = simulate.factors(n=300, genes=120)
     x, seen = a.X.toarray(), ~a.layers["hidden"]
     floor = rmse(np.broadcast_to(x.sum(0) / seen.sum(0), x.shape), a)

@@ -1,5 +1,6 @@
 """LATE and TRANSLATE: their net and loss by hand, what a reference gives, and the claims on planted factors and hidden counts."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,15 +23,15 @@ CPU = dict(device="cpu", progress=False)
 SMALL = dict(hidden=(16, 8), epochs=30)
 
 
-@pytest.mark.parametrize("more", [{}, {"rpm": True, "ridge": 0.01}, {"zeros": True, "hidden": (8,)}])
+@pytest.mark.parametrize("more", [{}, {"rpm": True}, {"zeros": True, "hidden": (8,)}])
 def test_contract(more):
     only = ("learns", "moves", "saves", "meta", "subset") if more else None
-    assert not failures(LATE, preset=SMALL | more, only=only)
+    assert not failures(LATE, preset=SMALL | {"ridge": 0.01} | more, only=only)
 
 
 def test_contract_of_translate():
     (a,) = toy_for(LATE, seed=1)
-    old = LATE(**SMALL).fit(a, **CPU)
+    old = LATE(**SMALL, ridge=0.01).fit(a, **CPU)
     assert not failures(TRANSLATE, preset=dict(epochs=20, lr=1e-3), how={"reference": old})
 
 
@@ -68,9 +69,18 @@ def constant(answers, **kw):
 
 @pytest.mark.parametrize("kw, loss", [({}, 1 / 4), ({"zeros": True}, 3 / 4), ({"ridge": 0.5}, 3 / 4)])
 def test_loss_by_hand(kw, loss):
-    """log10 of 9 + 1 and of 99 + 1 are 1 and 2, the answers 1: one error of 1 among *four* entries; zeros, if they count, two more."""
+    """log10 of 9 + 1 and 99 + 1 are 1 and 2, the answers 1: one error of 1 among *four* entries; zeros, if counted, two more."""
     x = torch.tensor([[9.0, 0.0], [0.0, 99.0]])
     assert abs(constant([1.0, 1.0], **kw).loss(Batch(x=x)).item() - loss) < 1e-6
+
+
+def test_loss_of_translate():
+    """The reference's ridge, zeros and rpm decide, as NumPy has it; its settings differ from the defaults in all three."""
+    (a,) = toy_for(LATE, genes=6)
+    old = LATE(**SMALL, ridge=0.3, zeros=True, rpm=True).fit(a, epochs=2, **CPU)
+    m = TRANSLATE().fit(a, reference=old, epochs=0, **CPU)
+    x, answer = np.log10(1 + 1e6 * a.X / a.X.sum(1, keepdims=True)), m.predict(a)["imputed"]
+    assert abs(-m.score(a) - (np.square(x - answer).mean() + 0.3 * np.square(answer).mean())) < 1e-4
 
 
 def test_zeros_have_no_gradient():
@@ -218,43 +228,66 @@ def positive_mean(a, rows, genes):
     return p @ np.log10(1 + k) / p.sum(1)
 
 
-def transfer(seed, make):
-    """150 cells with a reference of 2,000, 10 epochs: RMSE of log10 counts at hidden non-zeros."""
-    a = simulate.counts(n=2150, genes=100, seed=seed)
-    atlas, query = a[:2000].copy(), a[2000:].copy()
+def followed(model, cells, want, hidden, **how):
+    """Fit the model, and note after every epoch the RMSE of the hidden entries."""
+    errors, plan = [], model.plan
+
+    def note(data, epoch):
+        made = data.map(lambda b: model.outputs(b)["imputed"]).numpy()
+        errors.append(float(np.sqrt(np.mean((made - want)[hidden] ** 2))))
+
+    model.plan = lambda: [replace(phase, each_epoch=note) for phase in plan()]
+    model.fit(cells, **how, **CPU)
+    return errors
+
+
+def transfer(seed, make, n=2150, genes=100):
+    """RMSE of log10 counts at hidden non-zeros of 150 cells, the others being the reference: of both systems after every epoch.
+
+    ``wrong``: a reference each of whose genes bears another's name.
+    """
+    a = simulate.counts(n=n, genes=genes, seed=seed)
+    atlas, query = a[:-150].copy(), a[-150:].copy()
     masked, hidden = mask_nonzeros(query, seed=seed)
     wrong = atlas.copy()
-    wrong.var_names = np.random.default_rng(seed).permutation(atlas.var_names)  # each gene under another's name
+    wrong.var_names = np.random.default_rng(seed).permutation(atlas.var_names)
     x, old, want = (np.log10(1 + t.X.toarray()) for t in (masked, atlas, query))
-    error = lambda made: float(np.sqrt(np.mean((made - want[hidden]) ** 2)))
-    late = dict(epochs=30, batch_size=128)
-    good, bad = (make(LATE, late).fit(t, seed=seed, **CPU) for t in (atlas, wrong))
-    ways = {"late": (make(LATE), None), "translate": (make(TRANSLATE), good), "wrong": (make(TRANSLATE), bad)}
-    fits = {k: m.fit(masked, reference=r, epochs=10, seed=seed, **CPU).predict(masked)["imputed"] for k, (m, r) in ways.items()}
-    found = {k: error(v[hidden]) for k, v in fits.items()} | {"ridge": error(ridge(old, x)[hidden])}
-    found |= {"mean": error((x.sum(0) / (x > 0).sum(0))[hidden[1]]), "oracle": error(positive_mean(query, *hidden))}
-    return found | {
-        "truth_" + k: truth_error(to_counts(v, "log10 counts", masked), query.layers["truth"]) for k, v in fits.items()
-    }
+    good, bad = (make(LATE, dict(epochs=30, batch_size=128)).fit(t, seed=seed, **CPU) for t in (atlas, wrong))
+    curves = {"late": followed(make(LATE), masked, want, hidden, seed=seed)}
+    for name, reference in {"translate": good, "wrong": bad}.items():
+        curves[name] = followed(make(TRANSLATE), masked, want, hidden, reference=reference, epochs=10, seed=seed)
+    others = {"reference": good.predict(masked)["imputed"], "ridge": ridge(old, x)}
+    found = {k: v[hidden] for k, v in others.items()} | {"oracle": positive_mean(query, *hidden)}
+    found["mean"] = (x.sum(0) / (x > 0).sum(0))[hidden[1]]
+    return curves, {k: float(np.sqrt(np.mean((v - want[hidden]) ** 2))) for k, v in found.items()}
+
+
+def epochs_to(curve, goal):
+    """The first epoch after which the error is no larger than the goal; one more than there are, if none is."""
+    return next((i for i, e in enumerate(curve, 1) if e <= goal), len(curve) + 1)
 
 
 @claims(
-    "RMSE of hidden non-zeros of 150 cells after 10 epochs, relative to LATE without the reference",
-    bar=0.956,
+    "epochs over 150 cells until the RMSE of hidden non-zeros is within 1 % of LATE trained in full",
+    bar=17,
     better="lower",
-    seen="0.83-0.91, a reference with permuted names 1.09-1.16, a gene's non-zero mean 1.00 (three seeds)",
+    seen="1-2, LATE itself 32-181; after ten epochs 0.987-1.004 of its error in full, ridge 0.955-1.009, wrong names 1.22-1.34",
     key="translate",
+    slow=True,
 )
 def claim_translate(seed, make):
-    found = transfer(seed, make)
-    floor = min(found["late"], found["mean"])
-    ends = {"floor": floor, "classical": found["ridge"], "deep": found["translate"], "oracle": found["oracle"]}
-    return {k: v / found["late"] for k, v in (ends | found).items() if not k.startswith("truth")} | {
-        k: v for k, v in found.items() if k.startswith("truth")
-    }
+    curves, known = transfer(seed, make)
+    full = curves["late"][-1]
+    epochs = {k: epochs_to(v, 1.01 * full) for k, v in curves.items()}
+    without = 0 if known["ridge"] <= 1.01 * full else epochs["late"]  # the regression needs no epoch
+    ends = {"floor": epochs["late"], "classical": without, "deep": epochs["translate"], "oracle": 0}
+    errors = {k: v[9] / full for k, v in curves.items()} | {k: v / full for k, v in known.items()}
+    return ends | {f"error_{k}": v for k, v in errors.items()}
 
 
+@pytest.mark.slow
 def test_claim_translate():
-    """The reference helps, and one whose genes bear each other's names does harm."""
+    """A good reference saves epochs and no error, a ridge regression from it is as good, and permuted names do harm."""
     found = holds(claim_translate)
-    assert found["wrong"] > found["late"]
+    assert 0.95 < found["error_translate"] < 1.02 < found["error_late"]  # after ten epochs, of LATE's after all 200
+    assert found["error_ridge"] < 1.02 < 1.1 < found["error_wrong"]
