@@ -1,12 +1,12 @@
 """SEDR: spatial domains from expression and place together (Xu et al. 2024, doi:10.1186/s13073-024-01283-x).
 
-**Idea** One branch compresses the expression of a spot, a variational graph autoencoder the neighbourhood of that code; one graph
-convolution decodes both. Masked spots must be guessed from their neighbours, a weak DEC term follows, a mixture names domains.
+**Idea** One branch compresses the expression of a spot, a variational graph autoencoder the neighbourhood of that code; one
+graph convolution decodes both. Masked spots must be guessed from their neighbours, then a weak DEC term, and a mixture.
 **Kept** 64-16 encoder with ELU, dropout in it and before all four graph layers, edge decoder with as many non-edges a spot,
 10 x error + 0.1 x graph + scaled cosine of masked spots, masks in both stages, weight decay, a mixture with one covariance.
 **Left out** Batch integration and imputation. The non-edges are drawn anew each step, and spots are embedded without a mask.
-**Trap** The released code *adds* its token and so shows the model its target (``mask="add"``); the default replaces, as the paper
-says. It draws its non-edges once, with edges among them by a slip, and embeds with the token on a random 80 % of the spots.
+**Trap** The released code *adds* its token and so shows the model its target (``mask="add"``); the default replaces, as the
+paper says. It draws its non-edges once, with edges among them by a slip, and embeds with its token on 80 % of all spots.
 **Lesson** notebooks/11_spatial/1101_domains.ipynb
 **Source** JinmiaoChenLab/SEDR (MIT); written from the paper's facts, no code taken.
 """

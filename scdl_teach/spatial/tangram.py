@@ -3,15 +3,16 @@
 **Idea** No network at all. Learn a matrix of logits, cells x spots; its row-softmax M says where each cell sits. Choose M
 so that the mapped expression M'S looks like the measured one, gene by gene. The cosine forgives a gene's scale, so
 platforms may differ. All cells are needed at once: there are no batches.
-**Kept** Cosine per gene and per spot, divergence from a density of cells over spots, entropy; Adam at 0.1, logits drawn N(0, 1).
+**Kept** Cosine per gene and per spot, divergence from a density of cells over spots, entropy; Adam at 0.1, logits drawn N(0,
+1).
 **Left out** The constrained mode (a filter of cells) and the cluster mode; the spatial terms of later versions.
-**Measured** 200 cells in as many spots, 100 genes, platform effects, seeds 0-4, share of cells whose spot is found: the classical
-method wins. An assignment of one cell a spot (``scipy.optimize.linear_sum_assignment``) on plain correlations 0.95-1.00, Tangram
-0.83-0.90, the best-correlated spot of each cell 0.65-0.73. Tangram needs no equal numbers and maps unseen genes; it asks the
-density of spots to be met, not that each spot has a cell of its own.
-**Trap** The released ``random_state=0`` does not seed, and its density weight is silently 1 whenever a density is given, which is
-the default; here the seed is ``fit``'s and the weight is what it says. The entropy is summed over cells, as released, while the
-cosines are means: a weight that suits 100 cells is ten times as strong for 1,000.
+**Measured** 200 cells in as many spots, 100 genes, platform effects, seeds 0-4, share of cells whose spot is found: the
+classical method wins. An assignment of one cell a spot (``scipy.optimize.linear_sum_assignment``) on plain correlations
+0.95-1.00, Tangram 0.83-0.90, the best-correlated spot of each cell 0.65-0.73. Tangram needs no equal numbers and maps unseen
+genes; it asks the density of spots to be met, not that each spot has a cell of its own.
+**Trap** The released ``random_state=0`` does not seed, and its density weight is silently 1 whenever a density is given, which
+is the default; here the seed is ``fit``'s and the weight is what it says. The entropy is summed over cells, as released, while
+the cosines are means: a weight that suits 100 cells is ten times as strong for 1,000.
 **Lesson** notebooks/11_spatial/1102_putting_cells_in_space.ipynb
 **Source** broadinstitute/Tangram (BSD-3); written from the paper's facts, no code taken.
 """
@@ -32,8 +33,8 @@ class Tangram(Model):
     ---------
     $$-\frac{1}{G} \sum_g \cos(\hat{X}_{\cdot g}, X_{\cdot g}) - \lambda_v \frac{1}{V} \sum_v \cos(\hat{X}_{v \cdot}, X_{v \cdot})
     + \lambda_d \sum_v d_v \log \frac{d_v}{\bar{m}_v} - \lambda_r \sum_{i,v} M_{iv} \log M_{iv}, \qquad \hat{X} = M^\top S$$
-    $S$: cells x $G$ genes, $X$: $V$ spots x genes; $M$: softmax of the logits over spots, $\bar{m}$: its mean over cells; $d$: each
-    spot's share of all molecules; $\lambda_v, \lambda_d, \lambda_r$: ``per_spot``, ``density``, ``entropy``.
+    $S$: cells x $G$ genes, $X$: $V$ spots x genes; $M$: softmax of the logits over spots, $\bar{m}$: its mean over cells;
+    $d$: each spot's share of all molecules; $\lambda_v, \lambda_d, \lambda_r$: ``per_spot``, ``density``, ``entropy``.
 
     Parameters
     ----------

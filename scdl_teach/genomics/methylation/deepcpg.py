@@ -1,14 +1,12 @@
 """DeepCpG: the methylation of every CpG site in every cell (Angermueller et al. 2017, doi:10.1186/s13059-017-1189-z).
 
-**Idea** Two experts see different things: a convolutional net reads the DNA around a site, which all cells share; a
-recurrent net reads the observed neighbours of the site in each cell, walking from cell to cell. A joint net fuses them,
-one output per cell. Sites not observed in a cell cost nothing there.
-**Kept** Convolutions of 11 and 3 bases with pooling, GRU across cells in both directions, joint net of two layers, modules trained
-apart and frozen for the joint stage, class weights per cell, L1 and L2 of the kernels, Glorot's weights, falling rate.
-**Left out** Heads for mean and variance, ResNet and other DNA modules, dropout by default. torch's GRU has smooth gates, and resets
-after the recurrent product; Keras' of 2017 had clipped lines for gates, and reset before.
-**Trap** The cost of a cell is a mean over *all* sites of the batch, missing ones at weight 1e-7: a cell in which 20 % of the sites are
-seen weighs a fifth of a full one. And the GRU depends on the order of the cells, which means nothing: shuffling them changes its answer.
+**Idea** Two experts see different things: a convolutional net reads the DNA around a site, which all cells share; a recurrent
+net reads the observed neighbours of the site in each cell, from cell to cell. A joint net fuses both, one output a cell.
+**Kept** Convolutions of 11 and 3 bases with pooling, GRU across cells in both directions, joint net of two layers, modules
+trained apart and frozen for the joint stage, class weights per cell, L1 and L2 of the kernels, Glorot's weights, falling rate.
+**Left out** Heads for mean and variance, other DNA modules. torch's GRU has smooth gates, another reset.
+**Trap** The cost of a cell is a mean over *all* sites of a batch: a cell in which 20 % of the sites are seen weighs a fifth of
+a full one. And the GRU depends on the order of the cells, which means nothing: shuffling the cells changes its answer.
 **Lesson** notebooks/10_genomics/1002_methylation.ipynb
 **Source** cangermueller/deepcpg (MIT); written from the paper's facts, no code taken.
 """
@@ -24,13 +22,10 @@ from ...core.model import Model
 
 
 def keras(module):
-    """Keras' start: Glorot's uniform weights for dense layers, convolutions and the GRU's input, orthogonal recurrent ones, biases 0."""
+    """Keras' start: Glorot's uniform weights for all inputs, orthogonal recurrent ones for each gate, biases 0."""
     for name, p in module.named_parameters():
-        if p.dim() < 2:
-            nn.init.zeros_(p)
-            continue
         for gate in p.chunk(3) if "_hh_" in name or "_ih_" in name else [p]:
-            (nn.init.orthogonal_ if "_hh_" in name else nn.init.xavier_uniform_)(gate)
+            nn.init.zeros_(gate) if p.dim() < 2 else (nn.init.orthogonal_ if "_hh_" in name else nn.init.xavier_uniform_)(gate)
 
 
 class DNAModule(nn.Module):
@@ -49,7 +44,7 @@ class DNAModule(nn.Module):
 
 
 class CpGModule(nn.Module):
-    """States and distances of neighbours (sites x cells x k each) -> features (sites x 2 hidden), a GRU walking over the cells."""
+    """States and distances of neighbours (sites x cells x k each) -> features (sites x 2 hidden); a GRU walks over cells."""
 
     def __init__(self, neighbours, hidden, dropout):
         super().__init__()
@@ -68,17 +63,16 @@ class DeepCpG(Model):
     ---------
     $$\sum_c \frac{1}{B} \sum_{s=1}^{B} w_{sc} \big[ -y_{sc} \log p_{sc} - (1 - y_{sc}) \log (1 - p_{sc}) \big]
     + \lambda \sum_{k} \big( |\theta_k| + \theta_k^2 \big)$$
-    $y, p$: state and its probability of $B$ sites in cell $c$, once for each of the three modules; $w$: share of the other state in the
-    cell (they add up to 1), $10^{-7}$ where $y$ is missing; $\theta$: kernels of the module that learns; $\lambda$: ``penalty``.
+    $y, p$: state and its probability of $B$ sites in cell $c$, once for each module; $w$: share of the other state in the cell,
+    $10^{-7}$ where $y$ is missing; $\theta$: kernels of the module that learns; $\lambda$: ``penalty``.
 
     Parameters
     ----------
     filters : of the two convolutions (128, 256 in the paper)
     dna_hidden, cpg_hidden, joint : units of the three modules (128, 256 in each direction, 512 in the paper)
     dropout : share of units set to zero in all of them (0)
-    penalty : weight of L1 and L2 of the convolutions' and dense layers' kernels and of the GRU's input (1e-4; heads, biases and
-        recurrent weights pay nothing)
-    epochs, joint_epochs : of the two modules each, of the joint stage (paper 30 and 10; there the CpG module has 20 or 30)
+    penalty : weight of L1 and L2 of the module's kernels (1e-4); heads, biases and recurrent weights pay nothing
+    epochs, joint_epochs : of both modules, of the joint stage (paper 30, 10; CpG 20 or 30); with 12 the DNA may stay unread
     lr : of Adam; falls by 2.5 % an epoch (1e-4 in the paper, for millions of sites)
     batch_size : sites in a step (128)
     patience : epochs without progress before a stage stops (5 in the paper, seen on sites held out by ``fit(validation=0.1)``)
@@ -125,7 +119,7 @@ class DeepCpG(Model):
     joint: int = 64
     dropout: float = 0.0
     penalty: float = 1e-4
-    epochs: int = 12
+    epochs: int = 20
     joint_epochs: int = 8
     lr: float = 2e-3
     batch_size: int = 128
@@ -158,10 +152,10 @@ class DeepCpG(Model):
         self.rate.copy_(data.map(lambda b: b.y).nanmean(0).nan_to_num(0.5).clamp(0.01, 0.99))
 
     def masked(self, logits, b, of):
-        """The sum over cells of the mean over the batch's sites, of which those not observed hardly count; and the kernels' penalty."""
+        """The sum over cells of the mean over sites, of which those not observed hardly count; and the kernels' penalty."""
         y = b.y.nan_to_num(0.0)
-        weight = torch.where(y > 0.5, 1 - self.rate, self.rate)  # (sites x cells)
-        weight = torch.where(b.y.isnan(), 1e-7, weight)
+        weight = torch.where(y > 0.5, 1 - self.rate, self.rate)
+        weight = torch.where(b.y.isnan(), 1e-7, weight)  # (sites x cells)
         cost = binary_cross_entropy_with_logits(logits, y, weight, reduction="sum") / len(y)
         kernels = [p for name, p in of.named_parameters() if p.dim() > 1 and "_hh_" not in name]
         return self.sum_of(cost=cost, penalty=self.penalty * sum(k.abs().sum() + k.square().sum() for k in kernels))
