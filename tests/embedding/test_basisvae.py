@@ -59,7 +59,8 @@ def test_a_shift_moves_the_curve_along_the_axis():
     assert by.item() == pytest.approx(1.5 * np.tanh(0.5))
     assert torch.allclose(m.shifted(z)[:, :, 3], m.curves(z + by), atol=1e-5)
     with torch.no_grad():
-        m.shift.fill_(50.0), m.stretch.fill_(50.0)
+        m.shift.fill_(50.0)
+        m.stretch.fill_(50.0)
     assert m.shifts().max().item() == pytest.approx(1.5) and m.stretches().max().item() == pytest.approx(1.75)
 
 
@@ -91,6 +92,8 @@ def test_loss_by_hand():
     (a,) = toy_for(BasisVAE)
     m = BasisVAE(**SMALL | {"epochs": 4}, translate=True, warm_up=2, concentration=0.5).fit(a, **CPU)
     b = m._fitted_data((a,)).take({"cells": np.arange(30)})
+    made = {}
+    m.sum_of = lambda **terms: made.update(terms) or sum(terms.values())
     m.eval()
     with torch.no_grad():
         mean, sd = (v.double().numpy() for v in m.encode(b.x))
@@ -103,9 +106,9 @@ def test_loss_by_hand():
         fixed = (stretch.sum((1, 2)) + (shift**2).sum((1, 2))).mean()
         for at, beta in ((0.0, 0.0), (0.125, 0.25), (1.0, 1.0)):
             m.at = at
-            want = misfit + beta * code + (beta * member + fixed) / a.n_obs
-            assert m.loss(b).item() == pytest.approx(want, rel=1e-5)
-        assert min(code, member / a.n_obs, fixed / a.n_obs) > 1e-3 * abs(misfit)
+            want = {"misfit": misfit, "code": beta * code, "prices": (beta * member + fixed) / a.n_obs}
+            assert m.loss(b).item() == pytest.approx(sum(want.values()), rel=1e-5)
+            assert {k: v.item() for k, v in made.items()} == pytest.approx(want, rel=1e-4)
 
 
 def test_the_run_of_the_lowest_loss_is_kept():

@@ -146,7 +146,6 @@ def centred(a, old):
     bar=0.0,
     seen="centring each batch -0.57-0.57, scArches -0.75-0.56, true activities 0.83-0.89",
     slow=True,
-    false=True,
 )
 def claim(seed, make):
     """Floor: new columns left at zero. Oracle: the neighbours by the true activities."""
