@@ -63,7 +63,7 @@ class VASC(Model):
     anneal : cool the gate by 3e-4 an epoch, every 100 epochs, down to 0.5
     l1 : price of the first layer's weights (0.01)
     least_epochs : after more than so many epochs the training ends when the last 50 lowered the loss by less than 1 nat a cell;
-        500 of the paper's 5,000, 50 of the default 150
+        500 of the paper's 5,000; None: the default 150 epochs are too few to stop early
     epochs, lr : of RMSprop; paper 5,000 at 1e-3
     batch_size : cells in a step (256 in the paper); of 150 cells or fewer always 32
 
@@ -101,7 +101,7 @@ class VASC(Model):
     temperature: float = 1.0
     anneal: bool = False
     l1: float = 0.01
-    least_epochs: int = 50
+    least_epochs: int | None = None
     epochs: int = 150
     lr: float = 1e-3
     batch_size: int = 64
@@ -131,7 +131,7 @@ class VASC(Model):
             self.now = max(self.temperature * math.exp(-3e-4 * done), 0.5)
         if done % 50 == 0:
             before, self.before = self.before, float(torch.stack(self.logs["loss"]).mean())
-            return done > self.least_epochs and before - self.before < 1
+            return self.least_epochs is not None and done > self.least_epochs and before - self.before < 1
 
     def scaled(self, b):
         """Values in [0, 1] (cells x genes): each cell over its own largest."""
