@@ -87,8 +87,8 @@ class Tangram(Model):
         return [Phase("map", self.epochs, [Update(self, lr=self.lr)], batch_size=None)]
 
     def loss(self, b):
-        m = self.logits.softmax(1)  # (cells x spots)
-        mapped = m.T @ b.s  # (spots x genes)
+        m = self.logits.softmax(1)
+        mapped = m.T @ b.s  # (spots x genes), m (cells x spots)
         genes = cosine_similarity(mapped, b.g, dim=0).mean()
         spots = cosine_similarity(mapped, b.g, dim=1).mean()
         share = b.g.sum(1) / b.g.sum()
