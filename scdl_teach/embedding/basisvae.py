@@ -1,18 +1,18 @@
 """BasisVAE: cells on an axis, and genes grouped by the shape of their curve along it (Märtens & Yau 2020, arXiv:2003.03462).
 
-**Idea** The decoder has only K curves over the coordinate of a cell. Every gene is one of these curves, stretched (and, if asked,
-shifted); which one is a probability for each gene, learnt with the rest. More curves than needed are offered: with the mixing
-proportions integrated out, a Dirichlet prior makes it cheaper to share a curve than to use a new one, so that some fall empty.
+**Idea** The decoder has only K curves over the coordinate of a cell. Every gene is one of these curves, stretched (and, if
+asked, shifted); which one is a probability for each gene, learnt with the rest. More curves than needed are offered: with the
+mixing proportions integrated out, a Dirichlet prior makes it cheaper to share a curve than to use a new one: some fall empty.
 **Kept** Stretch between 0.25 and 1.75, shift within 1.5, both with their price; noise for each gene; the collapsed prior;
 Gaussian or negative binomial; no bias behind shifted curves (with one, a curve could move up and down as well).
 **Left out** Bernoulli and zero-inflated likelihoods, the variants with fixed or learnt proportions.
-**Trap** One run ends in a local optimum as a rule: of ten curves too many or too few stay. So ``restarts`` nets are trained side by side,
-each on its own, and the one of lowest loss is kept. The code also declares an intercept for each gene that nothing uses.
-**Departed** The decoder's first weights start wide, N(0, 2^2) with biases in U(-4, 4), so that curves bend all along the axis; the prices
-of code and membership grow over 50 epochs; memberships learn three times as fast.
-**Measured** 60 genes that follow four curves, ten curves offered, seeds 0-4: the coordinate is the hidden one (rank correlation 1.00; first
-component 0.86-0.91, but diffusion map 1.00). The kept run never joins unlike genes (purity 1.0) and splits like ones: 5 or 6 groups,
-adjusted Rand 0.85-0.98 against 0.59-0.64 of the worst run, 0.86 of k-means with K = 10, and 1.0 of k-means that is told K = 4.
+**Trap** One run ends in a local optimum as a rule: of ten curves too many or too few stay. So ``restarts`` nets are trained
+side by side, and the one of lowest loss is kept. The code also declares an intercept for each gene that nothing uses. Not of the
+paper: first weights start wide, N(0, 2^2) with biases in U(-4, 4), prices grow over 50 epochs, memberships learn thrice as fast.
+**Measured** 60 genes that follow four curves, ten curves offered, seeds 0-4: the coordinate is the hidden one (rank correlation
+1.00; first component 0.86-0.91, but diffusion map 1.00). The kept run never joins unlike genes (purity 1.0) and splits like
+ones: 5 or 6 groups, adjusted Rand 0.85-0.98 against 0.59-0.64 of the worst run, 0.86 of k-means with K = 10, and 1.0 of k-means
+that is told K = 4.
 **Lesson** notebooks/05_embedding/0502_variational_embeddings.ipynb
 **Source** kasparmartens/BasisVAE (MIT); written from the paper's facts, no code taken.
 """
@@ -42,19 +42,27 @@ def membership_price(phi, a=1.0):
 
 
 class BasisVAE(Model):
-    """One coordinate (or a few) for each cell, and K curves over it of which each gene is one.
+    r"""One coordinate (or a few) for each cell, and K curves over it of which each gene is one.
+
+    Objective
+    ---------
+    $$\frac{1}{R} \sum_r \Big\{ \frac{1}{B} \sum_i \Big[ -\sum_{g,k} \phi_{gk} \log p(x_{ig} \mid s_{gk} f_k(z_i + d_{gk}))
+    + \beta\, \mathrm{KL}(q(z_i) \,\|\, N(0, I)) \Big]
+    + \frac{1}{N} \Big[ \beta\, \mathrm{KL}(\phi \,\|\, \mathrm{DM}(a)) + \sum_{g,k} (s_{gk} + d_{gk}^2) \Big] \Big\}$$
+    $R$ nets, $B$ of $N$ cells; $f_k$: curves; $\phi, s, d$: membership, stretch, shift of gene $g$; $\mathrm{DM}$: the Dirichlet-
+    multinomial with ``concentration`` $a$; $\beta$: grows from 0 to 1 in ``warm_up`` epochs.
 
     Parameters
     ----------
     n_basis : curves offered, K; more than are needed
     latent : dimensions of the coordinate (1: a pseudotime)
-    hidden : units of the encoder and of the curves
+    hidden : units of the encoder and of the curves (32)
     likelihood : "gaussian" for log expression, "nb" for counts
     translate : let every gene shift its curve along the axis; costs cells x genes x K x hidden
     concentration : of the Dirichlet prior (1); smaller empties more curves
     restarts : nets trained side by side, of which the best is kept
-    warm_up : epochs in which the prices grow
-    epochs, lr, batch_size : of Adam; the paper gives no numbers
+    warm_up : epochs in which the prices grow (50)
+    epochs, lr, batch_size : of Adam; the paper gives no numbers, and so there is no ``paper`` of it
 
     Reads
     -----
@@ -79,6 +87,8 @@ class BasisVAE(Model):
 
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_basisvae", "membership": "varm/basisvae"}
+
+    terms = {"loss": ("misfit", "code", "prices")}
 
     n_basis: int = 10
     latent: int = 1
@@ -114,9 +124,7 @@ class BasisVAE(Model):
 
     def check(self, data):
         if self.likelihood == "nb" and data.map(lambda b: ((b.x < 0) | (b.x % 1 != 0)).any(1)).any():
-            raise DataError(
-                "likelihood='nb' needs whole counts and x has others; give counts, or BasisVAE(likelihood='gaussian')"
-            )
+            raise DataError("likelihood='nb' needs whole counts and x has others; give counts, or likelihood='gaussian'")
 
     def choose(self, data):
         """Mark the run of the lowest loss over all cells; its code is the mean, so that chance plays no part."""
@@ -162,12 +170,14 @@ class BasisVAE(Model):
             square = x.square() - 2 * x * (f @ (phi * s).mT) + f.square() @ (phi * s.square()).mT
         return (square.clamp(min=0) / (2 * sd.square()) + sd.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def costs(self, x, beta):
-        """What each cell costs (runs x cells): misfit and the price of its code."""
+    def parts(self, x):  # misfit of each cell and the KL of its code (both runs x cells)
         mean, sd = self.encode(x)
         z = mean + sd * torch.randn_like(sd) if self.training else mean
-        price = 0.5 * (mean.square() + sd.square() - 1 - 2 * sd.log()).sum(-1)
-        return self.misfit(x, z) + beta * price
+        return self.misfit(x, z), 0.5 * (mean.square() + sd.square() - 1 - 2 * sd.log()).sum(-1)
+
+    def costs(self, x, beta):
+        """What each cell costs (runs x cells): misfit and the price of its code."""
+        return sum(v * w for v, w in zip(self.parts(x), (1.0, beta), strict=True))
 
     def prices(self, beta):
         """What the genes cost (runs): memberships, shifts and stretches."""
@@ -178,7 +188,8 @@ class BasisVAE(Model):
 
     def loss(self, b):
         beta = min(1.0, self.at * self.epochs / max(self.warm_up, 1))
-        return (self.costs(b.x, beta).mean(1) + self.prices(beta) / self.n_cells).mean()
+        misfit, code = self.parts(b.x)
+        return self.sum_of(misfit=misfit.mean(), code=beta * code.mean(), prices=self.prices(beta).mean() / self.n_cells)
 
     def skill(self, b):
         return -(self.costs(b.x, 1.0).mean(1) + self.prices(1.0) / self.n_cells).min()

@@ -6,8 +6,13 @@ no reference cells needed, and the reference embedding does not move by a bit.
 **Kept** Frozen reference without dropout, only new columns trained, no weight decay (it would shrink the old columns, whose
 gradient is zero), layer norm without weights, KL warm-up.
 **Left out** The trVAE backbone's MMD term and its dispersion per batch; unfreezing the whole first layer. The backbone is scVI.
-**Measured** Where query and reference hold the same types, labels transfer before surgery as well as after it; mixing rises on four of
-five seeds and falls on one, and centring each batch mixes better.
+**Trap** The likelihood cannot see where the query lies: move all its codes by d, take E d off its column in the decoder (E: the
+weights of the code there), and every count is expected as before, for the first layer only ever sees E z + column. What holds
+the query in place is the KL and the start at zero alone, so mixing may fall while the fit gets better.
+**Measured** Three continuous activities, 500 cells of the reference and 500 of a query whose genes are shifted (sd 2.4): R^2 of
+the query's activities, read off its neighbours in the reference, rises by surgery on eight of ten seeds (0.42-0.77 to
+0.70-0.82) and falls on two (0.66 to 0.41, 0.53 to 0.52); mixing rises on some and falls on others. Centring each batch does
+about as well.
 **Lesson** notebooks/13_multiomics/1303_references_and_queries.ipynb
 **Source** theislab/scarches (BSD-3); written from the paper's facts, no code taken.
 """
@@ -23,14 +28,22 @@ from ..nn.losses import warm
 
 
 class ScArches(Model):
-    """The embedding of a query in the space of a reference.
+    r"""The embedding of a query in the space of a reference.
 
     ``fit(query, reference=...)`` takes the query alone; ``predict`` takes query, reference or both.
 
+    Objective
+    ---------
+    $$\min_{e, f} \frac{1}{N} \sum_i \Big[ -\sum_g \log p\big(x_{ig} \mid z_i, f_{b(i)}\big)
+    + \beta\, \mathrm{KL}\big(q(z_i \mid x_i, e_{b(i)}) \,\|\, N(0, I)\big) \Big]$$
+    $x$: counts of a query cell; $z \sim q$: its code; $e, f$: columns of the query's batches in encoder and decoder, all that
+    moves; $p$: the reference's NB or ZINB; $\beta$: grows to 1 in the warm-up.
+
     Parameters
     ----------
-    warmup : fraction of the training in which the KL term grows
-    epochs, lr, batch_size : few weights bear a high rate (the paper has 1e-3 and 400 epochs)
+    warmup : fraction of the training in which the KL term grows (0 to 1)
+    epochs, lr : few weights bear a high rate: 100 at 2e-2 (400 at 1e-3 in the tutorial)
+    batch_size : cells in a step (128)
     patience : epochs without progress on what is held out
 
     Reads
@@ -59,6 +72,8 @@ class ScArches(Model):
     needs = {"x": Counts(nonzeros=True), "batch": Category()}
     writes = {"latent": "obsm/X_scarches", "denoised": "layers/scarches"}
     estimates = {"denoised": "x"}
+    terms = {"loss": ("nll", "kl")}
+    # scarches' own surgery tutorial; nobody read the runs of the paper's pancreas and brain figures
     paper = dict(warmup=1.0, epochs=400, lr=1e-3, batch_size=128)
 
     warmup: float = 0.5
@@ -88,9 +103,8 @@ class ScArches(Model):
         return tuple(embedding(b.batch, torch.cat(pair)) for pair in tables)
 
     def loss(self, b):
-        loss, terms = self.reference.elbo(b, self.shifts(b), warm(self.at, self.warmup))
-        self.log(**terms)
-        return loss
+        _, terms = self.reference.elbo(b, self.shifts(b), 1.0)  # the KL of a latent library is the same whatever the columns
+        return self.sum_of(nll=terms["nll"], kl=warm(self.at, self.warmup) * terms["kl"])
 
     def outputs(self, b):
         z, counts = self.reference.explain(b, self.shifts(b))

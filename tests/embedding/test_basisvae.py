@@ -87,6 +87,30 @@ def test_price_of_the_code_is_torchs():
         assert torch.allclose(m.costs(x, 1.0) - m.costs(x, 0.0), want, atol=1e-3)
 
 
+def test_loss_by_hand():
+    """The mean of both nets: misfit, the price of the code, and prices of the genes spread over all cells; warm-up of two."""
+    (a,) = toy_for(BasisVAE)
+    m = BasisVAE(**SMALL | {"epochs": 4}, translate=True, warm_up=2, concentration=0.5).fit(a, **CPU)
+    b = m._fitted_data((a,)).take({"cells": np.arange(30)})
+    made = {}
+    m.sum_of = lambda **terms: made.update(terms) or sum(terms.values())
+    m.eval()
+    with torch.no_grad():
+        mean, sd = (v.double().numpy() for v in m.encode(b.x))
+        misfit = m.misfit(b.x, m.encode(b.x)[0]).double().numpy().mean()
+        phi, stretch, shift = (v.double().numpy() for v in (m.logits.softmax(-1), m.stretches(), m.shifts()))
+        code = (-np.log(sd) + (sd**2 + mean**2 - 1) / 2).sum(-1).mean()
+        n, (genes, k) = phi.sum(1), phi.shape[1:]
+        dirichlet = gammaln(0.5 * k) - gammaln(0.5 * k + genes) + (gammaln(0.5 + n) - gammaln(0.5)).sum(1)
+        member = ((phi * np.log(phi)).sum((1, 2)) - dirichlet).mean()
+        fixed = (stretch.sum((1, 2)) + (shift**2).sum((1, 2))).mean()
+        for at, beta in ((0.0, 0.0), (0.125, 0.25), (1.0, 1.0)):
+            m.at = at
+            want = {"misfit": misfit, "code": beta * code, "prices": (beta * member + fixed) / a.n_obs}
+            assert m.loss(b).item() == pytest.approx(sum(want.values()), rel=1e-5)
+            assert {k: v.item() for k, v in made.items()} == pytest.approx(want, rel=1e-4)
+
+
 def test_the_run_of_the_lowest_loss_is_kept():
     a, _, _ = curves(n=120, per=5, seed=3)
     m = BasisVAE(restarts=4, epochs=30).fit(a, **CPU)

@@ -72,6 +72,32 @@ def test_likelihood_is_scipys():
         assert np.allclose(m.log_density(x, z), want, rtol=1e-4)
 
 
+def test_objective_by_hand():
+    """Each of the four terms at unequal weights, in numpy and scipy; cells that few choose count less in the likelihood."""
+    a = planted(0, 60)[0]
+    m = Scvis(epochs=2, least_steps=2, neighbors_weight=0.5, l2=0.01, perplexity=5).fit(a, **CPU)
+    b = m._fitted_data((a,)).take({"cells": np.arange(40)})
+    made = {}
+    m.sum_of = lambda **terms: made.update(terms) or sum(terms.values())
+    with torch.no_grad():
+        torch.manual_seed(2)
+        total = m.objective(b, 3.0, 0.7).item()
+        x = m.scaled(b)
+        mean, var = m.encode(x)
+        torch.manual_seed(2)
+        z = mean + var.sqrt() * torch.randn_like(mean)
+        p = choices(x, 5)
+        h = m.decoder(z)
+        log_t = t.logpdf(x.numpy(), m.dof.numpy(), m.x_mean(h).numpy(), positive(m.x_var(h)).sqrt().numpy()).sum(1)
+        mean, var = mean.double().numpy(), var.double().numpy()
+        kl = 0.5 * (var + mean**2 - 1 - np.log(var)).sum(1).mean()
+        decay = 0.01 / 2 * sum(float(v.double().square().sum()) for k, v in m.named_parameters() if k.endswith("weight"))
+    chosen = p.numpy().sum(0).clip(0.01, 2)
+    want = {"neighbours": 1.5 * disagreement(p, z).item(), "nll": -(chosen * log_t).mean(), "kl": 0.7 * kl, "decay": decay}
+    assert {k: v.item() for k, v in made.items()} == pytest.approx(want, rel=1e-4)
+    assert total == pytest.approx(sum(want.values()), rel=1e-4) and np.ptp(chosen) > 0.5
+
+
 def test_weights_follow_the_iterations():
     """At iteration t the neighbours weigh min(t, D) and the KL max(0.1, D / t)."""
     a = planted(0, 60)[0]
@@ -155,7 +181,7 @@ def layout(seed, make):
     slow=True,
 )
 def claim(seed, make):
-    """Floor: two principal components. Classical: t-SNE, which places no new cells. ``ten``: ten components, which have more room."""
+    """Floor: two principal components. Classical: t-SNE, which places no new cells. ``ten``: ten components."""
     a = datasets.pbmc()
     x = log_cp10k(a.X).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(x))

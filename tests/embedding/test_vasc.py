@@ -75,6 +75,7 @@ def test_it_stops_when_nothing_is_gained_and_cools():
     (a,) = toy_for(VASC, n=20)
     m = VASC(hidden=(4,), epochs=400, least_epochs=60, lr=1e-9, gate=False, anneal=True).fit(a, **CPU)
     assert len(m.history_) == 100  # the first look after 60 epochs
+    assert len(VASC(hidden=(4,), epochs=150, lr=1e-9, gate=False).fit(a, **CPU).history_) == 150  # None never stops
     m = VASC(hidden=(4,), epochs=300, anneal=True).fit(a, **CPU)
     assert m.now == pytest.approx(math.exp(-3e-4 * 300))
 
@@ -104,7 +105,7 @@ def of_neighbours(z, kind, fit, test):
 
 
 def blood(seed, make):
-    """Share of unseen cells of blood, and of those of the fit, whose type is that of their neighbours on the map; also of PCA's."""
+    """Share of unseen blood cells, and of those of the fit, whose type is that of their neighbours on the map; also of PCA's."""
     a = datasets.pbmc()
     x, kind = log_cp10k(a.X).astype(np.float32), a.obs["cell_type"].to_numpy()
     order = np.random.default_rng(seed).permutation(len(x))
@@ -152,7 +153,7 @@ def claim(seed, make):
 
 @pytest.mark.slow
 def test_claim():
-    """Types are found; PCA finds them as well, and the net without its gate too; with 300 genes its code collapses (four of five seeds)."""
+    """Types are found; PCA finds them as well, and the net without its gate; with 300 genes its code collapses (4 of 5 seeds)."""
     found = holds(claim)
     assert found["deep"] >= found["classical"] and found["no_gate"] <= found["deep"]
     assert found["spread_300"] < 0.1 and found["rand_300"] < found["pca_300"] - 0.3

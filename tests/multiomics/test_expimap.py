@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from scipy.stats import nbinom
 
 from scdl_teach.core.fields import DataError
 from scdl_teach.multiomics.expimap import ExpiMap, log_bayes_factor
@@ -63,7 +64,7 @@ def set_means(a, draws=300):
 
 
 def classical(a, draws=100):
-    """Each cell's expression regressed on all programmes at once; on if the activity varies more than with permuted genes (5 %)."""
+    """Each cell's expression regressed on all programmes at once; on if it varies more than with permuted genes (5 %)."""
     y, rng = scaled(a), np.random.default_rng(0)
     solve = np.linalg.pinv(np.c_[np.ones(a.n_vars), a.varm["programmes"].to_numpy()])
     null = [(solve @ y[:, rng.permutation(a.n_vars)].T)[1:].var(1) for _ in range(draws)]
@@ -138,6 +139,31 @@ def test_a_huge_lasso_switches_everything_off():
     (a,) = toy_for(ExpiMap)
     m = ExpiMap(**SMALL | {"lasso": 1e3}).fit(a, **CPU)
     assert m.active == [] and (m.predict(a)["latent"] == 0).all()
+
+
+def test_loss_by_hand():
+    """Negative binomial of scipy's, and the KL at its weight, half of it in the middle of the warm-up."""
+    (a,) = toy_for(ExpiMap)
+    m = ExpiMap(**SMALL, kl=0.3, warmup=0.5, dropout=0.0).fit(a, epochs=2, **CPU)
+    b = m._fitted_data((a,)).take({"cells": np.arange(20)})
+    made = {}
+    m.sum_of = lambda **terms: made.update(terms) or sum(terms.values())
+    with torch.no_grad():
+        mean, var = m.encode(b)
+        torch.manual_seed(1)
+        z = mean + var.sqrt() * torch.randn_like(mean)
+        share = m.decode(z, b).double().softmax(1).numpy()
+        theta = m.log_theta.double().exp().numpy()
+        x, mean, var = b.x.numpy(), mean.double().numpy(), var.double().numpy()
+        mu = share * x.sum(1, keepdims=True)
+        nll = -nbinom.logpmf(x, theta, theta / (theta + mu)).sum(1).mean()
+        kl = 0.5 * (var + mean**2 - 1 - np.log(var)).sum(1).mean()
+        for at, weight in ((1.0, 0.3), (0.25, 0.15), (0.0, 0.0)):
+            m.at = at
+            torch.manual_seed(1)
+            assert m.loss(b).item() == pytest.approx(nll + weight * kl, rel=1e-5)
+            assert made["kl"].item() == pytest.approx(weight * kl, rel=1e-4)
+        assert kl > 0.05
 
 
 def test_bayes_factor_closed_form():
