@@ -16,7 +16,8 @@ _ERRORS = ("DataError", "DataWarning")
 
 def catalogue():
     """All systems, one row each, as a DataFrame indexed by key: class, module, kind, family, section, year, doi, baseline,
-    lesson, status."""
+    lesson, status.
+    """
     from .core.registry import catalogue
 
     return catalogue()

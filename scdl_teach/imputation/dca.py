@@ -51,8 +51,8 @@ class DCA(Model):
     Objective
     ---------
     $$\frac{1}{NG} \sum_{i,g} -\log p(x_{ig} \mid s_i \mu_{ig}, \theta_{ig}, \pi_{ig}) + \frac{\rho}{NG} \sum_{i,g} \pi_{ig}^2$$
-    $x$: counts of $N$ cells and $G$ genes; $s_i$: size factor; $\mu, \theta, \pi$: what the net says of an entry; $p$: NB, or ZINB
-    with $\pi$; $\rho$: ``ridge``, of ZINB only.
+    $x$: counts of $N$ cells and $G$ genes; $s_i$: size factor; $\mu, \theta, \pi$: what the net says of an entry; $p$: NB, or
+    ZINB with $\pi$; $\rho$: ``ridge``, of ZINB only.
 
     Parameters
     ----------

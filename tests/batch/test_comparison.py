@@ -1,4 +1,6 @@
-"""One fair comparison of batch correction: the same cells, the same scores, each method at its defaults, as the recipe runs it."""
+"""One fair comparison of batch correction: the same cells, the same scores, each method at its defaults, as the recipe runs
+it.
+"""
 
 from functools import cache
 
@@ -99,7 +101,9 @@ def of_shared(z, obs):
 
 @comparison("human_dc", methods=[*DEEP, *CLASSICAL, *PLAIN])
 def compare_dendritic(seed, method, make):
-    """Nine tenths of the cells by chance. ``private``: what is kept of types that one batch lacks, where correction can do harm."""
+    """Nine tenths of the cells by chance. ``private``: what is kept of types that one batch lacks, where correction can do
+    harm.
+    """
     a = dendritic()
     rows = np.sort(np.random.default_rng(seed).permutation(a.n_obs)[: int(0.9 * a.n_obs)])
     a = a[rows].copy()

@@ -87,7 +87,9 @@ def blood():
 
 @comparison("embedding", methods=[*DEEP, *CLASSICAL, *PLAIN])
 def compare(seed, method, make=plain):
-    """Simulated cells, then (``blood_``) real ones. Types and unseen: of the fit's cells, of new cells, named rightly by the 15 nearest."""
+    """Simulated cells, then (``blood_``) real ones. Types and unseen: of the fit's cells, of new cells, named rightly by the
+    15 nearest.
+    """
     real = scores(method, blood(), seed, make)
     real.pop("dims")
     return scores(method, planted(seed), seed, make) | {f"blood_{k}": v for k, v in real.items()}
@@ -102,6 +104,8 @@ def test_controls():
 
 
 def test_programmes_that_the_types_differ_in_help():
-    """Plain means of the programmes: more types than all genes or ten times as many components tell, and this is known beforehand."""
+    """Plain means of the programmes: more types than all genes or ten times as many components tell, and this is known
+    beforehand.
+    """
     means, genes = compare(0, "means"), compare(0, "genes")
     assert means["types"] > genes["types"] and means["unseen"] > genes["unseen"]

@@ -174,7 +174,9 @@ def leak(seed=0):
 
 @pytest.mark.slow
 def test_leak():
-    """The released score: a network that has seen what is then hidden looks better than it is (seeds 10-14: .41-.42 and .47-.50)."""
+    """The released score: a network that has seen what is then hidden looks better than it is (seeds 10-14: .41-.42 and
+    .47-.50).
+    """
     found = leak()
     assert found["leaky"] < found["honest"] - 0.03
 

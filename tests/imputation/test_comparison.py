@@ -71,7 +71,9 @@ def on_simulated(method, seed, make):
 
 
 def on_blood(method, seed, make):
-    """Molecules set aside of 500 real cells, their types, and pairs of decoy genes (no biology) that the method makes correlate."""
+    """Molecules set aside of 500 real cells, their types, and pairs of decoy genes (no biology) that the method makes
+    correlate.
+    """
     if method == "oracle":
         return {"blood_thinning": np.nan, "blood_ari": np.nan, "blood_decoys": 0.0}
     a, atlas = blood()
@@ -88,12 +90,16 @@ def on_blood(method, seed, make):
 
 @comparison("imputation", methods=[*DEEP, *CLASSICAL, *PLAIN])
 def compare(seed, method, make=plain):
-    """Truth, masked, thinning: lower is better; correlation with the truth and adjusted Rand index of k-means: higher; decoys: lower."""
+    """Truth, masked, thinning: lower is better; correlation with the truth and adjusted Rand index of k-means: higher; decoys:
+    lower.
+    """
     return on_simulated(method, seed, make) | on_blood(method, seed, make)
 
 
 def test_controls():
-    """What is known beforehand: the truth has no error, the gene mean no correlation and no false one, raw counts little of either."""
+    """What is known beforehand: the truth has no error, the gene mean no correlation and no false one, raw counts little of
+    either.
+    """
     found = {m: compare(0, m) for m in ("raw", "gene_mean", "oracle")}
     assert found["oracle"]["truth"] < 1e-9 and found["oracle"]["correlation"] > 0.999
     assert abs(found["gene_mean"]["correlation"]) < 0.01 and found["gene_mean"]["blood_decoys"] == 0

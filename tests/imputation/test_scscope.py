@@ -1,4 +1,6 @@
-"""scScope: one round is a plain autoencoder, non-zeros stay in the mended input, the loss by hand, and the claim on planted factors."""
+"""scScope: one round is a plain autoencoder, non-zeros stay in the mended input, the loss by hand, and the claim on planted
+factors.
+"""
 
 import numpy as np
 import pytest
