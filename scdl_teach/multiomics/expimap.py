@@ -88,6 +88,7 @@ class ExpiMap(Model):
 
     needs = {"x": Counts(nonzeros=True), "batch": Category(optional=True), "programmes": Mask(optional=True)}
     writes = {"latent": "obsm/X_expimap", "variance": "obsm/X_expimap_var", "weights": "varm/expimap"}
+    pruned = ("latent",)  # the lasso switches programmes off
     terms = {"loss": ("nll", "kl")}
     # Kang et al. by expiMap_reproducibility at 295ac3c (reference); batch size and lr are scarches' defaults
     paper = dict(hidden=(256, 256, 256), dropout=0.05, kl=0.5, warmup=0.25, lasso=0.7, epochs=400, lr=1e-3)
