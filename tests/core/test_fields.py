@@ -153,6 +153,19 @@ def test_impossible_hyper_parameters(how, fit, why):
         get("dca")(**how).fit(table(), progress=False, **fit)
 
 
+@pytest.mark.parametrize("name,at,v", [("indptr", 3, 10**6), ("indptr", 3, -1), ("indices", 0, -1), ("indices", 0, 10**8)])
+def test_a_damaged_matrix_in_a_file(name, at, v, tmp_path):
+    import h5py
+
+    table().write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as f:
+        f["X"][name][at] = v
+    a = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(DataError, match="matrix that cannot be read from row 0 on .* write the file again"):
+        get("dca")(epochs=1).fit(a, progress=False)
+    a.file.close()
+
+
 @pytest.mark.parametrize("v", [1, 2, 1.0, -0.1, float("nan")])
 def test_a_share_of_dropped_units_is_below_one(v):
     with pytest.raises(DataError, match="dropout is .*, and must be from 0 to below 1"):
