@@ -294,3 +294,11 @@ def test_tables_that_share_few_genes():
     a.X, b.X = np.log1p(a.X), np.log1p(b.X)
     with pytest.warns(DataWarning, match="share only 2 of the 60 genes"):
         Data({"cells": a, "spots": b}, needs, same_genes=True)
+
+
+def test_a_damaged_raw_table():
+    a = table()
+    a.raw = a.copy()
+    a.raw.X.indptr[3] = 10**6
+    with pytest.raises(DataError, match="raw is a damaged sparse matrix"):
+        Counts("raw").read(a)
