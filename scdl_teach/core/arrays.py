@@ -19,9 +19,18 @@ class OnDisk:
         if i not in self.blocks:
             if len(self.blocks) >= KEPT:
                 del self.blocks[next(iter(self.blocks))]  # the oldest
-            block = tidy(self.values[i * BLOCK : (i + 1) * BLOCK])
+            block = self.read(i * BLOCK)
             self.blocks[i] = block if self.at is None else choose(block, self.at)
         return self.blocks[i]
+
+    def read(self, first):
+        from .fields import DataError
+
+        try:
+            return tidy(self.values[first : first + BLOCK])
+        except (ValueError, IndexError, TypeError, OSError, RuntimeError) as e:  # h5py, zarr and SciPy, on a damaged file
+            what = f"the file holds a matrix that cannot be read from row {first} on ({str(e).strip()[:120]})"
+            raise DataError(f"{what}; write the file again from its source") from e
 
     def __getitem__(self, rows):
         rows = np.arange(self.shape[0])[rows] if isinstance(rows, slice) else np.asarray(rows)

@@ -140,7 +140,7 @@ class Estimator:
             ``precision`` ("32-true", "bf16-mixed") and further words of ``lightning_fabric.Fabric``, as ``devices=2``
         """
         self.__dict__.pop("seed_", None)  # not fitted until the end
-        seed = checked(self, seed, epochs)
+        seed = checked(self, seed, epochs, device, where, options)
         self.adopt(reference)
         self.where_ = dict(where or {})
         tables = tables_of(adatas, self.tables)

@@ -91,6 +91,7 @@ class Field:
         if adata.raw is None or lost:
             what = f"lacks {len(lost)} genes of the table ({lost[:3]})" if lost else "is not there"
             raise DataError(f"adata.raw {what}, where {self.kind} are needed; name a layer: fit(adata, where={{...}})")
+        self.tidied(adata.raw.X)  # before columns are cut: a pointer past the end would end the program
         return adata.raw[:, adata.var_names].X
 
     def tidied(self, values):

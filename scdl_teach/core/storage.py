@@ -78,7 +78,7 @@ def together(folder):
     for _ in range(5):
         try:
             state = (folder / WEIGHTS).read_bytes()
-        except OSError as e:
+        except (OSError, ValueError) as e:  # a name with a NUL is a ValueError
             raise unreadable(folder, e) from e
         _, note = belonging(folder, state)
         if note:
@@ -127,7 +127,7 @@ def unreadable(folder, e):
     mend = f"{NOTE} and {WEIGHTS} are needed, as model.save(folder) writes them"
     if isinstance(e, PermissionError):
         mend = f"you may not read it: chmod -R u+rX {folder}"
-    if folder.is_file():
+    if os.path.isfile(folder):  # False for a name that cannot be, where Path.is_file may raise
         mend = "it is a file; give the folder that model.save(folder) wrote"
     return DataError(f"{folder} holds no readable model ({type(e).__name__}): {mend}")
 
@@ -140,6 +140,8 @@ def opened(folder):
         raise DataError(f"{folder} cannot be the folder of a model: a file is in the way; give another name") from e
     except PermissionError as e:
         raise DataError(f"you may not make the folder {folder}; give one in a folder that is yours") from e
+    except (OSError, ValueError) as e:  # too long, a NUL in it, a read-only or full disk
+        raise DataError(f"the folder {str(folder)[:80]!r} cannot be made ({str(e)[:60]}); give another name or disk") from e
 
 
 @contextmanager
@@ -271,6 +273,7 @@ def check(note, kind, folder):
         facts = FACTS | {"history_": HISTORY}
         wrong += sorted(facts.keys() ^ note["facts"].keys())
         wrong += [k for k, shape in facts.items() if not fits(note["facts"].get(k), shape)]
+        wrong += [k for k in ("genes_", "rows_") if not wrong and note["facts"][k].keys() - set(kind.tables)]
     if wrong:
         what = f"{folder} is no {kind.__name__} of this version: {NOTE} has other values than it needs for {wrong[:3]}"
         raise DataError(f"{what}. Fit the model again and save it")

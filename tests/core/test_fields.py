@@ -11,6 +11,15 @@ import scipy.sparse as sp
 from scdl_teach import DataError, DataWarning, get
 from scdl_teach.core.arrays import tidy
 from scdl_teach.core.fields import Category, Counts, Expression, Field, near
+from scdl_teach.core.hyper import checked
+from scdl_teach.core.model import Estimator
+
+
+class Dropped(Estimator):
+    """Only the hyper-parameters count here."""
+
+    hidden: tuple = (64, 32)
+    dropout: float = 0.1
 
 
 def table(n=40, genes=12, seed=0):
@@ -124,15 +133,51 @@ def test_numpy_seeds_and_hyper_parameters(change, tmp_path):
         ({}, dict(epochs=1.5), "epochs is 1.5, where a whole number"),
         ({}, dict(seed="x"), "seed is 'x', where a whole number"),
         ({}, dict(seed=-1), "seed is -1, where a whole number from 0 on"),
+        ({}, dict(seed=2**70), "seed is 1180591620717411303424, where"),
         (dict(latent=-3), {}, "latent is -3, and must be 0 or more"),
+        (dict(latent=0), {}, "latent is 0, and must be 1 or more"),
+        (dict(hidden=0), {}, "hidden is 0, and must be 1 or more"),
         (dict(lr=float("nan")), {}, "lr is nan, and must be 0 or more"),
         ({}, dict(validation=1.5), "validation is 1.5, where a share between 0 and 1"),
         ({}, dict(validation={"rows": 0.1}), "validation is .*, where a share between 0 and 1"),
+        ({}, dict(precision="8"), "precision is '8', where one of 32-true"),
+        ({}, dict(precision=8), "precision is 8, where one of 32-true"),
+        ({}, dict(device="tpu9"), "device is 'tpu9', where one of auto, cpu"),
+        ({}, dict(device=None), "device is None, where one of auto, cpu"),
+        ({}, dict(where="X"), "where is 'X', where fields and their places"),
+        ({}, dict(where={"x": 3}), "where is {'x': 3}, where fields and their places"),
     ],
 )
 def test_impossible_hyper_parameters(how, fit, why):
     with pytest.raises(DataError, match=why):
         get("dca")(**how).fit(table(), progress=False, **fit)
+
+
+@pytest.mark.parametrize("name,at,v", [("indptr", 3, 10**6), ("indptr", 3, -1), ("indices", 0, -1), ("indices", 0, 10**8)])
+def test_a_damaged_matrix_in_a_file(name, at, v, tmp_path):
+    import h5py
+
+    table().write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as f:
+        f["X"][name][at] = v
+    a = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(DataError, match="matrix that cannot be read from row 0 on .* write the file again"):
+        get("dca")(epochs=1).fit(a, progress=False)
+    a.file.close()
+
+
+@pytest.mark.parametrize("v", [1, 2, 1.0, -0.1, float("nan")])
+def test_a_share_of_dropped_units_is_below_one(v):
+    with pytest.raises(DataError, match="dropout is .*, and must be from 0 to below 1"):
+        checked(Dropped(dropout=v), 0, None)
+    assert checked(Dropped(dropout=0), 0, None) == 0
+
+
+@pytest.mark.parametrize("v,why", [((64, 0), "1 or more"), ((64, 2.5), "whole numbers"), (("64",), "whole numbers")])
+def test_widths_in_a_tuple(v, why):
+    with pytest.raises(DataError, match=f"hidden is .*, and must be {why}"):
+        checked(Dropped(hidden=v), 0, None)
+    assert checked(Dropped(hidden=()), 0, None) == 0
 
 
 # -- sentences that mend ----------------------------------------------------------------------------------
@@ -249,3 +294,11 @@ def test_tables_that_share_few_genes():
     a.X, b.X = np.log1p(a.X), np.log1p(b.X)
     with pytest.warns(DataWarning, match="share only 2 of the 60 genes"):
         Data({"cells": a, "spots": b}, needs, same_genes=True)
+
+
+def test_a_damaged_raw_table():
+    a = table()
+    a.raw = a.copy()
+    a.raw.X.indptr[3] = 10**6
+    with pytest.raises(DataError, match="raw is a damaged sparse matrix"):
+        Counts("raw").read(a)

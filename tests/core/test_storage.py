@@ -459,3 +459,18 @@ def test_any_weights(saved, data):
     if forged:
         changed(folder, state)
     loads_or_refuses(model, folder, forged)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_folder_names_that_cannot_be(tmp_path, line, name):
+    with pytest.raises(DataError, match="cannot be made"):
+        line.save(tmp_path / name)
+    with pytest.raises(DataError, match="holds no readable model"):
+        Line.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("fact", ["genes_", "rows_"])
+def test_facts_of_a_table_that_the_class_does_not_read(tmp_path, line, fact):
+    changed(tmp_path, facts=stands(tmp_path)["facts"] | {fact: {"others": ["a"]}})
+    with pytest.raises(DataError, match=f"other values than it needs for \\['{fact}'\\]"):
+        Line.load(tmp_path)
