@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from .errors import DataError
+
 BLOCK = 1024  # rows read together from a file or while checking: bounds the memory, changes no result
 KEPT = 16  # blocks of a file that stay in memory
 
@@ -24,8 +26,6 @@ class OnDisk:
         return self.blocks[i]
 
     def read(self, first):
-        from .fields import DataError
-
         try:
             return tidy(self.values[first : first + BLOCK])
         except (ValueError, IndexError, TypeError, OSError, RuntimeError) as e:  # h5py, zarr and SciPy, on a damaged file

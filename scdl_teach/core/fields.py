@@ -5,39 +5,17 @@ torch is imported where a batch is made, so that a file can be judged before it 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from .arrays import BLOCK, dense, layer_names, stored_of, tidy, whole
+from .errors import DataError, DataWarning, near, noted  # noqa: F401 (what everyone imports from here)
 
 EXACT = 2**24  # above it float32 skips whole numbers
 SLOTS = ("X", "raw", "layers", "obs", "obsm", "obsp", "var", "varm")
-
-
-class DataError(ValueError):
-    """The data do not fit the model; the message says what was found, what is needed and how to mend it."""
-
-
-class DataWarning(UserWarning):
-    """The data, or what was learnt from them, can be used but look wrong; the message says what was found and how to mend it."""
-
-
-def near(key, names):
-    """``"; did you mean 'Batch'?"`` where a name is like the one asked for, in another case at the least; else nothing."""
-    folded = {str(n).strip().lower().replace(" ", "_"): n for n in names}
-    found = get_close_matches(str(key).strip().lower().replace(" ", "_"), folded, 1, 0.75)
-    return f"; did you mean {folded[found[0]]!r}?" if found else ""
-
-
-def noted(*texts):
-    """Say what does not stop."""
-    for text in texts:
-        warnings.warn(text, DataWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
