@@ -48,7 +48,7 @@ def tests_of(file):
     """The tests of a source file, from the root: those of its name, else the whole folder; core has the loose files' tests."""
     *folders, name = Path(file).with_suffix("").parts[1:]
     folder = Path("tests", *folders or ["core"])
-    own = folder / f"test_{name.removesuffix('_steps')}.py"
+    own = folder / f"test_{re.sub('_(steps|models|zeros)$', '', name)}.py"
     return own if (ROOT / own).exists() else folder
 
 
