@@ -1,8 +1,10 @@
 """Attention: by hand, and equal to torch's."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from scdl_teach.nn.attention import MultiHead, attend
 
