@@ -1,12 +1,16 @@
 """SAUCIE: one autoencoder, four read-outs (Amodio et al. 2019, doi:10.1038/s41592-019-0576-7).
 
-**Idea** Give the layers of an autoencoder a meaning by penalties. Its reconstruction is the denoised table, its bottleneck of two units a
-map of the cells. In a late layer an entropy makes units fall silent, until the pattern of those that are on names a cluster; a second
-penalty keeps unlike cells from sharing a pattern. Batches are joined by a distance between their codes in the bottleneck (MMD).
-**Kept** 512-256-128-2 and back with LeakyReLU, ReLU on the coded layer of the net that clusters, entropy of the activations, 19 kernels, both penalties, errors of the other batch on standardised values at weight 0.01, two trainings: correct, then cluster what was
-corrected. The anchor gets its reconstruction, too. A pattern of few cells is no cluster (-1). The released MMD divides codes by their mean first; it changes nothing.
-**Left out** More than two batches, merging of near clusters (commented out there), the third net of the released code, with a sigmoid,
-for neither batches nor clusters. Ours: both nets see centred genes, as principal components are; the released ones learn the means.
+**Idea** Give the layers of an autoencoder a meaning by penalties. Its reconstruction is the denoised table, its bottleneck of
+two units a map of the cells. In a late layer an entropy makes units fall silent, until the pattern of those that are on names a
+cluster; a second penalty keeps unlike cells from sharing a pattern. Batches are joined by a distance between their codes in the
+bottleneck (MMD).
+**Kept** 512-256-128-2 and back with LeakyReLU, ReLU on the coded layer of the net that clusters, entropy of the activations, 19
+kernels, both penalties, errors of the other batch on standardised values at weight 0.01, two trainings: correct, then cluster
+what was corrected. The anchor gets its reconstruction, too. A pattern of few cells is no cluster (-1). The released MMD divides
+codes by their mean first; it changes nothing.
+**Left out** More than two batches, merging of near clusters (commented out there), the third net of the released code, with a
+sigmoid, for neither batches nor clusters. Ours: both nets see centred genes, as principal components are; the released ones
+learn the means.
 **Trap** Penalties compete with the squared error, so their weights hang on the data's variance. Two units mix types that ten
 components tell apart.
 **Lesson** notebooks/03_imputation/0304_regularised.ipynb
@@ -98,7 +102,8 @@ class SAUCIE(Model):
     $x_a, x_o$: anchor and other batch; $\tilde x$: corrected ($x$ itself, of one batch); $\hat x$: rebuilt from it;
     $\langle \cdot \rangle$: mean; $s$: each gene's z-score; $K$: mean of 19 Gaussian kernels of squared distances in the map, the
     largest being 1; $p_j$: unit $j$'s share of the late layer's activation; $S_{ik}$: the same kernels of two cells' late layers,
-    each divided by the largest activation, stretched to 0 to 1; $\lambda_b, \lambda_c, \lambda_d$: ``gap``, ``information``, ``spread``.
+    each divided by the largest activation, stretched to 0 to 1; $\lambda_b, \lambda_c, \lambda_d$: ``gap``, ``information`` and
+    ``spread``.
 
     Parameters
     ----------
@@ -120,8 +125,8 @@ class SAUCIE(Model):
     Writes
     ------
     obsm/X_saucie : the map (cells x latent)
-    layers/saucie : the reconstruction of *every* entry, scale of ``x`` (cells x genes); of two batches the corrected table, from the
-        first training, while map and clusters are of the second
+    layers/saucie : the reconstruction of *every* entry, scale of ``x`` (cells x genes); of two batches the corrected table, from
+        the first training, while map and clusters are of the second
     obs/saucie_cluster : the pattern, most frequent first; -1 where hardly a cell of ``fit`` had it
 
     Raises
@@ -198,8 +203,9 @@ class SAUCIE(Model):
         return self.sum_of(copy=copy, information=self.information * bits, spread=self.spread * far)
 
     def skill(self, b):
+        """Share of what the second training sees that it explains: the first one changes the scale of the plain error."""
         x = self.corrected(b)
-        return -mse_loss(self.net(x)[2], x)
+        return 1 - mse_loss(self.net(x)[2], x) / (x - self.net.mean).square().mean().clamp(min=1e-12)
 
     def name_codes(self, data):
         """Which patterns are clusters; the largest activation and the patterns are kept, so that new cells are named alike."""
