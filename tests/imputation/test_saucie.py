@@ -6,10 +6,11 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 
 from scdl_teach import DataError, simulate
 from scdl_teach.baselines.imputation import gene_mean, knn_smooth, low_rank
-from scdl_teach.imputation.saucie import SAUCIE, batch_gap, closeness, entropy
+from scdl_teach.imputation.saucie import SAUCIE, WIDTHS, batch_gap, closeness, entropy
 from scdl_teach.metrics import adjusted_rand, truth_error
 from scdl_teach.testing import claims, failures, holds, toy_for
 
@@ -77,6 +78,8 @@ def test_two_batches_come_together():
     gap = lambda v: np.abs(v[second].mean(0) - v[~second].mean(0)).mean()
     made = SAUCIE(**SMALL | dict(epochs=150, lr=3e-3), gap=1.0).fit(a, **CPU).predict(a)["imputed"]
     assert gap(made) < 0.5 * gap(x)
+    kept = [made[rows].var(0).mean() / x[rows].var(0).mean() for rows in (second, ~second)]
+    assert min(kept) > 0.42
 
 
 def test_bad_input():
@@ -87,6 +90,76 @@ def test_bad_input():
     (a,) = toy_for(SAUCIE)
     with pytest.raises(DataError, match="anchor='Z' is none of the batches"):
         SAUCIE(**SMALL, anchor="Z").fit(a, **CPU)
+
+
+def kernels(d):
+    return np.mean([np.exp(-d / (2 * w)) for w in WIDTHS], 0)
+
+
+def drawn(m, *tables, **rows):
+    """All rows of a table, or those named, as the fitted model reads them."""
+    return m._fitted_data(tables).take({"cells": np.arange(len(tables[0]))} | rows)
+
+
+@pytest.mark.parametrize("anchor", ["A", "B"])
+def test_correction_is_numpys(anchor):
+    """Plain error of the anchor, 0.01 of the z-scores' of the other batch, the MMD in the map at its weight."""
+    (a,) = toy_for(SAUCIE)
+    a.X[(a.obs["batch"] == "B").to_numpy()] += 1.5
+    m = SAUCIE(**SMALL | dict(epochs=3), gap=0.7, anchor=anchor).fit(a, **CPU)
+    names = a.obs["batch"].to_numpy()
+    size = min((names == n).sum() for n in "AB")
+    b = drawn(m, a, cells=np.concatenate([np.flatnonzero(names == n)[:size] for n in "AB"]))
+    with torch.no_grad():
+        z, _, made = (v.double().numpy() for v in m.corrector(b.x))
+        found = m.correction(b).item()
+    x = b.x.double().numpy()
+    other = slice(size, None) if anchor == "A" else slice(size)
+    stay = slice(size) if anchor == "A" else slice(size, None)
+    score = lambda v: (v - v.mean(0)) / np.sqrt(v.var(0) + 1e-6)
+    d = cdist(z, z, "sqeuclidean")
+    k = kernels(d / d.max())
+    mmd = k[:size, :size].mean() + k[size:, size:].mean() - 2 * k[:size, size:].mean()
+    copy, shape = ((made[stay] - x[stay]) ** 2).mean(), ((score(made[other]) - score(x[other])) ** 2).mean()
+    assert 0.7 * mmd > 1e-3 * found
+    assert found == pytest.approx(copy + 0.01 * shape + 0.7 * mmd, rel=1e-5)
+
+
+def test_loss_is_numpys():
+    """Squared error, entropy in nats, and distances of cells weighted by how alike their patterns are."""
+    (a,) = toy_for(SAUCIE)
+    del a.obs["batch"]
+    m = SAUCIE(**SMALL | dict(epochs=3), information=0.3, spread=0.6).fit(a, **CPU)
+    b = drawn(m, a)
+    with torch.no_grad():
+        _, h, made = (v.double().numpy() for v in m.net(b.x))
+        found = m.loss(b).item()
+    x = b.x.double().numpy()
+    p = h.sum(0) / h.sum()
+    s = kernels(cdist(h / h.max(), h / h.max(), "sqeuclidean"))
+    s = (s - s.min()) / (s.max() - s.min())
+    far = (s * np.sqrt(cdist(x, x, "sqeuclidean") + 1e-3)).mean()
+    want = ((made - x) ** 2).mean() - 0.3 * (p * np.log(p + 1e-9)).sum() + 0.6 * far
+    assert found == pytest.approx(want, rel=1e-4)
+
+
+def test_the_net_that_corrects_is_leaky_throughout():
+    (a,) = toy_for(SAUCIE)
+    m = SAUCIE(**SMALL).fit(a, epochs=0, **CPU)
+    kinds = lambda net: {type(layer).__name__ for layer in net.modules() if not list(layer.children())}
+    assert kinds(m.corrector) == {"Linear", "LeakyReLU"} and kinds(m.net) == {"Linear", "LeakyReLU", "ReLU"}
+
+
+def test_skill_is_of_what_the_net_sees():
+    """Of two batches, the share of the corrected table that the second training rebuilds; not of the table as it was given."""
+    (a,) = toy_for(SAUCIE)
+    m = SAUCIE(**SMALL).fit(a, epochs=2, **CPU)
+    b = drawn(m, a)
+    with torch.no_grad():
+        seen = m.corrector(b.x)[2]
+        error = (m.net(seen)[2] - seen).square().sum().item()
+        want = 1 - error / (seen - seen.mean(0)).square().sum().item()
+        assert m.skill(b).item() == pytest.approx(want, abs=1e-4)
 
 
 @claims(
