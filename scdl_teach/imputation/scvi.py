@@ -1,13 +1,12 @@
 """scVI: one probabilistic model for denoising, embedding and batches (Lopez et al. 2018, doi:10.1038/s41592-018-0229-2).
 
-**Idea** A cell is a point z in a small latent space; a decoder turns z and the cell's batch into the share of every
-gene, and counts are negative binomial around library size times share. An encoder guesses z from the counts, with its
-uncertainty. Because the decoder is told the batch, z need not carry it.
-**Kept** One hidden layer of 128, ten latent dimensions, one dispersion per gene, NB and ZINB, observed library or a latent
-one whose divergence is not warmed up, KL warm-up, batch norm as in the released code, Adam with eps 0.01 and weight
-decay 1e-6.
-**Left out** Dispersion per batch or cell, batch in every layer, sampling from the posterior. The released warm-up counts 400
-epochs whatever the training's length, so that short trainings never reach weight 1; here it is a fraction of the training.
+**Idea** A cell is a point z in a small latent space; a decoder turns z and the cell's batch into the share of every gene, and
+counts are negative binomial around library size times share. An encoder guesses z from the counts, with its uncertainty.
+Because the decoder is told the batch, z need not carry it.
+**Kept** One hidden layer of 128, ten latent dimensions, one dispersion per gene, NB and ZINB, observed library or a latent one
+whose divergence is not warmed up, KL warm-up, batch norm as in the released code, Adam with eps 0.01 and weight decay 1e-6.
+**Left out** Dispersion per batch or cell, batch in every layer, sampling from the posterior, dropped inputs (those of 2018).
+**Trap** The released warm-up counts 400 epochs, so that the authors' 250 on cortex cells end at a weight of 0.62 (``warmup``).
 **Lesson** notebooks/03_imputation/0303_count_models.ipynb
 **Source** scverse/scvi-tools (BSD-3); written from the paper's facts, no code taken.
 """
@@ -74,19 +73,25 @@ def normal_kl(mean, var, prior_mean, prior_var):
 
 
 class SCVI(Model):
-    """Denoised counts and an embedding without batch effects.
+    r"""Denoised counts and an embedding without batch effects.
+
+    Objective
+    ---------
+    $$\frac{1}{N} \sum_i \Big[ -\sum_g \log p(x_{ig} \mid \ell_i \rho_{ig}, \theta_g, \pi_{ig}) + w\,\mathrm{KL}\big(q(z_i \mid
+    x_i) \,\|\, \mathcal{N}(0, I)\big) + \mathrm{KL}\big(q(\log \ell_i \mid x_i) \,\|\, \mathcal{N}(m_{b_i}, v_{b_i})\big) \Big]$$
+    $x$: counts of $N$ cells; $\rho$: shares of the genes, decoded from one draw of $z_i$ and the batch $b_i$; $\ell$: depth;
+    $p$: NB with dispersion $\theta$, or ZINB with $\pi$ too; $w$: from 0 to 1 during ``warmup``; $m, v$: mean and variance of
+    a batch's log totals. The last term is there with ``latent_library`` alone; else $\ell_i$ is the cell's total.
 
     Parameters
     ----------
-    likelihood : "nb" or "zinb" (the paper's first choice; UMI counts rarely need it)
-    hidden, latent : units of the layers, dimensions of z
-    dropout : in the encoder (0.1)
-    norm : "batch" or "layer"; surgery by ScArches needs "layer"
-    encode_batch : show the batch to the encoder too, which ScArches needs
-    latent_library : infer the depth of a cell instead of taking its total
-    warmup : fraction of the training in which the weight of the KL term grows from 0 to 1
-    epochs, lr, batch_size : the paper has up to 400 epochs
-    patience : epochs without progress on what is held out
+    likelihood : "nb" (UMI counts rarely need more) or "zinb" (the paper's)
+    hidden, latent, dropout : units of a layer, dimensions of z, share of the encoder's units dropped (paper 128, 10, 0.1)
+    norm, encode_batch : "batch" or "layer"; show the batch to the encoder, too. Surgery by ScArches needs "layer" and True
+    latent_library : infer the depth of a cell, as the paper does, instead of taking its total, as scvi-tools does by default
+    warmup : fraction of the training in which the weight of the KL term grows from 0 to 1 (released run 1.6: it stops at 0.62)
+    epochs, lr, batch_size : passes over the cells, rate of Adam, cells a step (released run 250, 4e-4, 128)
+    patience : epochs without progress on what is held out before training stops
 
     Reads
     -----
@@ -113,7 +118,9 @@ class SCVI(Model):
     writes = {"latent": "obsm/X_scvi", "denoised": "layers/scvi"}
     imputes = dict(entries="all", scale="counts")
     estimates = {"denoised": "x"}
-    paper = dict(likelihood="zinb", latent_library=True, hidden=128, latent=10, dropout=0.1, epochs=400, lr=1e-3, batch_size=128)
+    terms = {"loss": ("nll", "kl", "library")}
+    paper = dict(likelihood="zinb", latent_library=True, hidden=128, latent=10, dropout=0.1)
+    paper |= dict(warmup=1.6, epochs=250, lr=4e-4, batch_size=128)  # romain-lopez/scVI-reproducibility, CORTEX-scVI.ipynb
 
     likelihood: str = "nb"
     hidden: int = 128
@@ -130,9 +137,7 @@ class SCVI(Model):
 
     def build(self, sizes):
         if self.likelihood not in ("nb", "zinb") or self.norm not in NORMS:
-            raise ValueError(
-                f"likelihood must be 'nb' or 'zinb' and norm one of {list(NORMS)}, not {self.likelihood!r}, {self.norm!r}"
-            )
+            raise ValueError(f"likelihood must be 'nb' or 'zinb', norm one of {list(NORMS)}: {self.likelihood!r}, {self.norm!r}")
         self.net = SCVINet(sizes.x, self.hidden, self.latent, self.dropout, self.norm, self.likelihood == "zinb")
         self.library = LibraryNet(sizes.x, self.hidden, self.norm) if self.latent_library else None
         self.into = nn.Embedding(sizes.batch, self.hidden) if self.encode_batch else None
@@ -142,40 +147,37 @@ class SCVI(Model):
         self.register_buffer("depth", torch.zeros(sizes.batch, 2))  # mean and variance of the log totals
 
     def plan(self):
-        adam = {"eps": 0.01, "weight_decay": 1e-6}
-        update = Update(self, lr=self.lr, options=adam)
+        update = Update(self, lr=self.lr, options={"eps": 0.01, "weight_decay": 1e-6})
         return [Phase("train", self.epochs, [update], self.batch_size, start=self.measure, patience=self.patience)]
 
     def measure(self, data):
         """Mean and variance of the log totals of each batch: the prior of a latent library."""
         total, batch = data.map(lambda b: b.x.sum(1).log()), data.map(lambda b: b.batch)
-        for k in range(len(self.depth)):
+        for k in batch.unique():
             here = total[batch == k]
-            if len(here):
-                self.depth[k, 0], self.depth[k, 1] = here.mean(), here.var(correction=0).clamp(min=1e-4)
+            self.depth[k, 0], self.depth[k, 1] = here.mean(), here.var(correction=0).clamp(min=1e-4)
 
     def shifts(self, b):
         """What the batch adds to the first layer of the encoder and of the decoder."""
         return (self.into(b.batch) if self.encode_batch else 0.0), self.out(b.batch)
 
     def log_library(self, b, log_x):
-        """The log depth of the cells (cells x 1), and its divergence from the prior."""
+        """The log depth of the cells (cells x 1), and the term of a latent one: its divergence from the prior."""
         if self.library is None:
-            return b.x.sum(1, keepdim=True).log(), 0.0
+            return b.x.sum(1, keepdim=True).log(), {}
         mean, var = self.library(log_x)
         prior = self.depth[b.batch]
         drawn = mean + var.sqrt() * torch.randn_like(mean) if self.training else mean
-        return drawn, normal_kl(mean, var, prior[:, :1], prior[:, 1:]).mean()
+        return drawn, {"library": normal_kl(mean, var, prior[:, :1], prior[:, 1:]).mean()}
 
     def elbo(self, b, shifts, weight):
-        """Negative evidence lower bound with the KL term weighed; ``shifts`` as ScArches may change them."""
-        log_x = torch.log1p(b.x)
-        mean, var = self.net.encode(log_x, shifts[0])
-        lib, kl_lib = self.log_library(b, log_x)
-        logits, logit_pi = self.net.decode(mean + var.sqrt() * torch.randn_like(mean), shifts[1])
-        nll = self.nll(b, logits, lib, logit_pi)
-        kl = gaussian_kl(mean, var).mean()
-        return nll + weight * kl + kl_lib, {"nll": nll, "kl": kl}
+        """Negative evidence lower bound and its terms, the KL term weighed; ``shifts`` as ScArches may change them."""
+        log_x = torch.log1p(b.x)  # (cells x genes)
+        mean, var = self.net.encode(log_x, shifts[0])  # (cells x latent), both
+        lib, library = self.log_library(b, log_x)  # (cells x 1)
+        logits, logit_pi = self.net.decode(mean + var.sqrt() * torch.randn_like(mean), shifts[1])  # (cells x genes), both
+        terms = {"nll": self.nll(b, logits, lib, logit_pi), "kl": weight * gaussian_kl(mean, var).mean()} | library
+        return sum(terms.values()), terms
 
     def nll(self, b, logits, lib, logit_pi):
         """Minus log likelihood, summed over genes, mean over cells."""
@@ -184,9 +186,7 @@ class SCVI(Model):
         return softmax_zinb_nll(logits, lib, self.net.log_theta, logit_pi, b.x, b.x_nz)
 
     def loss(self, b):
-        loss, terms = self.elbo(b, self.shifts(b), warm(self.at, self.warmup))
-        self.log(**terms)
-        return loss
+        return self.sum_of(**self.elbo(b, self.shifts(b), warm(self.at, self.warmup))[1])
 
     def explain(self, b, shifts):
         """Embedding (the posterior mean) and expected counts."""
