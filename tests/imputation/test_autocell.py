@@ -100,20 +100,42 @@ def test_graph_by_hand():
     assert torch.equal(neighbour_weights(z, 1), torch.eye(40))  # nobody but oneself: no graph
 
 
+@pytest.mark.parametrize("neighbors", [1, 4])
+def test_neighbours_enter_the_loss(neighbors):
+    """The last stage, cell by cell: -log likelihood + own divergence + for each of the near ones s x (own + the neighbour's)."""
+    (a,) = toy_for(AutoCell)
+    m = AutoCell(**SMALL, neighbors=neighbors).fit(a, **CPU)
+    b = m._fitted_data((a,)).take({"cells": np.arange(20)})
+    with torch.no_grad():
+        torch.manual_seed(0)
+        found = m.loss(b).item()
+        torch.manual_seed(0)
+        mean, log_var, z = m.code(b)
+        kl = mixture_kl(mean, log_var, z, m.pi, m.mu, m.var).double().numpy()
+        want = m.nll(b, z).double().numpy() + kl
+    mean = mean.double().numpy()
+    for i in range(20):
+        near = np.exp(-((mean - mean[i]) ** 2).sum(1) / 10)
+        kept = np.argsort(-near)[:neighbors]  # the cell itself is the nearest
+        for j in kept[1:]:
+            want[i] += near[j] / near[kept].sum() * (kl[i] + kl[j])
+    assert found == pytest.approx(want.mean(), rel=1e-5)
+
+
 def test_stages():
     """The KL weight, and what each stage moves."""
     (a,) = toy_for(AutoCell)
     m = AutoCell(**SMALL).fit(a, **CPU)
     b = m._fitted_data((a,)).take({"cells": np.arange(20)})
     found = {}
-    for at in (0.0, 0.19, 0.6, 1.0):
+    for at in (0.0, 0.09, 0.15, 0.6, 1.0):
         torch.manual_seed(0)
-        nll, kl, _ = m.terms(b)
+        nll, kl, _ = m.charges(b)
         torch.manual_seed(0)
         m.at = at
         found[at] = ((m.warm(b) - nll.mean()) / kl.mean()).item()
     m.at = 1.0
-    assert np.allclose(list(found.values()), [0.1, 0.1, 0.55, 1.0], atol=1e-3)
+    assert np.allclose(list(found.values()), [0.1, 0.1, 0.15, 0.6, 1.0], atol=1e-3)
     before = AutoCell(**SMALL | {"settle": 0, "epochs": 0}).fit(a, **CPU)
     after = AutoCell(**SMALL | {"epochs": 0}).fit(a, **CPU)
     old = dict(before.named_parameters())
@@ -202,9 +224,9 @@ def claim(seed, make):
 
 @pytest.mark.slow
 def test_claim():
-    """Below pooling neighbours by a third. The types are found (adjusted Rand index 1) on seeds 10-14 and three of seeds 0-4.
+    """Below pooling neighbours by a third. The types are found (adjusted Rand index 1) on seeds 10-14 and four of seeds 0-4.
 
-    On seeds 0 and 3 it is 0.78 (k-means: 1.0 and 0.75), so that 0.9 is not reached on every seed.
+    On seed 3 it is 0.78 (k-means: 0.75), so that 0.9 is not reached on every seed.
     """
     found = holds(claim)
     assert found["deep"] < 0.7 * found["classical"] and found["deep"] < 0.7 * min(found["floor"], found["raw"])
@@ -215,7 +237,7 @@ def test_claim():
 def test_what_the_stages_bring():
     """Error of all of it; with one Gaussian and no graph; of that one's first stage for 100 epochs (seeds 10-14).
 
-    0.027-0.030, 0.033-0.040, 0.078-0.089: mixture and graph help, and a plain VAE that trains on overfits.
+    0.027-0.030, 0.033-0.039, 0.071-0.084: mixture and graph help, and a plain VAE that trains on overfits.
     """
     a, plain = simulate.counts(), dict(n_clusters=1, neighbors=1)
     ways = (dict(n_clusters=5), plain, plain | dict(pretrain=100, settle=0, epochs=0))
