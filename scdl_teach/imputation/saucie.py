@@ -1,18 +1,13 @@
 """SAUCIE: one autoencoder, four read-outs (Amodio et al. 2019, doi:10.1038/s41592-019-0576-7).
 
-**Idea** Give the layers of an autoencoder a meaning by penalties. Its reconstruction is the denoised table, its bottleneck of
-two units a map of the cells. In a late layer an entropy makes units fall silent, until the pattern of those that are on names a
-cluster; a second penalty keeps unlike cells from sharing a pattern. Batches are joined by a distance between their codes in the
-bottleneck (MMD).
-**Kept** 512-256-128-2 and back with LeakyReLU, ReLU on the coded layer of the net that clusters, entropy of the activations, 19
-kernels, both penalties, errors of the other batch on standardised values at weight 0.01, two trainings: correct, then cluster
-what was corrected. The anchor gets its reconstruction, too. A pattern of few cells is no cluster (-1). The released MMD divides
-codes by their mean first; it changes nothing.
-**Left out** More than two batches, merging of near clusters (commented out there), the third net of the released code, with a
-sigmoid, for neither batches nor clusters. Ours: both nets see centred genes, as principal components are; the released ones
-learn the means.
-**Trap** Penalties compete with the squared error, so their weights hang on the data's variance. Two units mix types that ten
-components tell apart.
+**Idea** Give the layers of an autoencoder a meaning by penalties. Its reconstruction is the denoised table, its bottleneck of two
+units a map. In a late layer an entropy makes units fall silent, until the pattern of those that are on names a cluster; a second
+penalty keeps unlike cells from sharing a pattern. Batches are joined by a distance between their codes in the bottleneck (MMD).
+**Kept** 512-256-128-2 and back, LeakyReLU, ReLU on the coded layer, 19 kernels, all penalties, errors of the other batch on
+standardised values at weight 0.01, two trainings: correct (the anchor batch is reconstructed, too), then cluster.
+**Left out** More than two batches, merging of near clusters (commented out there), dividing codes by their mean (it changes
+nothing), the plain net without penalties. Ours: the net that clusters starts from each gene's mean.
+**Trap** Penalties compete with the squared error: their weights hang on the data's variance. Two units mix types.
 **Lesson** notebooks/03_imputation/0304_regularised.ipynb
 **Source** KrishnaswamyLab/SAUCIE (Yale, non-commercial); written from the paper's facts, no code taken.
 """
@@ -60,9 +55,9 @@ def unlikeness(h, x):
 @float32
 def batch_gap(one, two):
     """MMD of two codes (cells x latent), squared, with distances relative to the largest of all."""
-    z, n = torch.cat([one, two]), len(one)
-    d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # (cells of both x cells of both)
-    k = closeness(d / d.max().clamp(min=1e-12))
+    z = torch.cat([one, two])
+    d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()  # (rows x rows)
+    k, n = closeness(d / d.max().clamp(min=1e-12)), len(one)
     return (k[:n, :n].mean() + k[n:, n:].mean() - 2 * k[:n, n:].mean()).abs()
 
 
@@ -78,10 +73,6 @@ class SaucieNet(nn.Module):
         self.register_buffer("mean", torch.zeros(genes))
         glorot(self)
 
-    def centre(self, data, x):
-        """Start from each gene's mean of ``x(batch)``, as a principal component does."""
-        self.mean.copy_(data.map(lambda b: x(b).sum(0, keepdim=True)).sum(0) / len(data.rows["cells"]))
-
     def forward(self, x):
         z = self.encoder(x - self.mean)  # (cells x latent)
         h = self.decoder(z)  # (cells x first of hidden)
@@ -93,30 +84,20 @@ class SAUCIE(Model):
 
     Objective
     ---------
-    $$\begin{aligned}
-    \text{correct: } & \langle (\tilde x_a - x_a)^2 \rangle + 0.01\, \langle (s(\tilde x_o) - s(x_o))^2 \rangle
-    + \lambda_b \lvert \langle K_{aa} \rangle + \langle K_{oo} \rangle - 2 \langle K_{ao} \rangle \rvert \\
-    \text{cluster: } & \langle (\hat x - \tilde x)^2 \rangle - \lambda_c \sum_j p_j \ln p_j
-    + \lambda_d \Big\langle S_{ik} \sqrt{\lVert \tilde x_i - \tilde x_k \rVert^2 + 0.001} \Big\rangle
-    \end{aligned}$$
-    $x_a, x_o$: anchor and other batch; $\tilde x$: corrected ($x$ itself, of one batch); $\hat x$: rebuilt from it;
-    $\langle \cdot \rangle$: mean; $s$: each gene's z-score; $K$: mean of 19 Gaussian kernels of squared distances in the map, the
-    largest being 1; $p_j$: unit $j$'s share of the late layer's activation; $S_{ik}$: the same kernels of two cells' late layers,
-    each divided by the largest activation, stretched to 0 to 1; $\lambda_b, \lambda_c, \lambda_d$: ``gap``, ``information`` and
-    ``spread``.
+    $$\begin{aligned} \text{correct:}\ & \overline{(\hat{a} - a)^2} + 0.01\,\overline{(s(\hat{o}) - s(o))^2} + \lambda_b
+    \big|\overline{k(z_a, z_a')} + \overline{k(z_o, z_o')} - 2 \overline{k(z_a, z_o)}\big| \\ \text{cluster:} & \overline{(\hat{x}
+    - x)^2} - \lambda_c \textstyle\sum_j p_j \ln p_j + \lambda_d \overline{S_{ij} \sqrt{\|x_i - x_j\|^2 + .001}} \end{aligned}$$
+    Bars: means; hats: reconstructions; $a, o$: cells of the anchor and of the other batch; $s$: genes standardised; $z$: codes;
+    $k$: mean of 19 kernels; $x$: what is clustered (corrected cells, if any); $p_j$: unit $j$'s share of all activation of the
+    coded layer; $S_{ij}$: how alike two patterns are, 0 to 1; $\lambda_b, \lambda_c, \lambda_d$: ``gap, information, spread``.
 
     Parameters
     ----------
-    hidden : widths of the encoder, of the decoder in reverse (units; paper (512, 256, 128), here half for fewer cells)
-    latent : size of the map (paper 2)
-    information : weight of the entropy (lambda_c, 0 or more)
-    spread : weight of unlike cells in one pattern (lambda_d, 0 or more)
-    gap : weight of the distance between batches (lambda_b, 0 or more)
-    anchor : the batch that the other is moved to; None, the first name of the alphabet
-    smallest : share of the cells, 0 to 1, that makes a pattern a cluster (released: more than 100 cells, however many there are)
-    epochs : of each training (the released script takes 1,000 steps)
-    lr : rate of Adam
-    batch_size : cells in a step, half of them of each batch
+    hidden, latent : widths of the encoder, turned round in the decoder, and of the bottleneck (paper (512, 256, 128) and 2)
+    information, spread, gap : weights, 0 or above: of entropy, unlike cells in a pattern, batches apart (.1, .2, .1)
+    anchor : the batch whose values are the goal, by name; None, the first name of the alphabet
+    smallest : share of the cells, from 0 to 1, that makes a pattern a cluster (released: more than 100 cells; others are -1)
+    epochs, lr, batch_size : of each training; half of a step's cells is of each batch (released 100 of 1,000 cells, 1e-3, 100)
 
     Reads
     -----
@@ -125,8 +106,7 @@ class SAUCIE(Model):
     Writes
     ------
     obsm/X_saucie : the map (cells x latent)
-    layers/saucie : the reconstruction of *every* entry, scale of ``x`` (cells x genes); of two batches the corrected table, from
-        the first training, while map and clusters are of the second
+    layers/saucie : reconstruction of *every* entry, scale of ``x`` (cells x genes); of two batches that of the first training
     obs/saucie_cluster : the pattern, most frequent first; -1 where hardly a cell of ``fit`` had it
 
     Raises
@@ -141,11 +121,10 @@ class SAUCIE(Model):
     (60, 2)
     """
 
-    terms = {"correction": ("copy", "shape", "gap"), "loss": ("copy", "information", "spread")}
     needs = {"x": Field(), "batch": Category(optional=True)}
     writes = {"latent": "obsm/X_saucie", "imputed": "layers/saucie", "cluster": "obs/saucie_cluster"}
     imputes = dict(entries="all", scale="as given")
-    # scripts/SAUCIE.py of the released code at commit 1b96460: 1,000 steps of 100, of the 1,000 cells that it draws from a file
+    terms = {"loss": ("copy", "entropy", "spread"), "correction": ("copy", "shape", "gap")}
     paper = dict(hidden=(512, 256, 128), latent=2, information=0.1, spread=0.2, gap=0.1, epochs=100, lr=1e-3, batch_size=100)
 
     hidden: tuple = (256, 128, 64)
@@ -172,13 +151,14 @@ class SAUCIE(Model):
         self.register_buffer("top", torch.zeros(()))
 
     def plan(self):
-        start = lambda data: self.net.centre(data, self.corrected)
-        last = Phase("cluster", self.epochs, [Update(self.net, lr=self.lr)], self.batch_size, start=start, finish=self.name_codes)
-        if self.corrector is None:
-            return [last]
-        start = lambda data: self.corrector.centre(data, lambda b: b.x)
-        update = Update(self.corrector, "correction", lr=self.lr)
-        return [Phase("correct", self.epochs, [update], self.batch_size // 2, by="batch", start=start), last]
+        ends = dict(start=self.centre, finish=self.name_codes)
+        last = Phase("cluster", self.epochs, [Update(self.net, lr=self.lr)], self.batch_size, **ends)
+        join = Update(self.corrector, "correction", lr=self.lr)
+        first = Phase("correct", self.epochs, [join], self.batch_size // 2, by="batch")
+        return [first, last] if self.corrector else [last]
+
+    def centre(self, data):
+        self.net.mean.copy_(data.map(lambda b: self.corrected(b).sum(0, keepdim=True)).sum(0) / len(data.rows["cells"]))
 
     def correction(self, b):
         """For as many rows of one batch as of the other, batch after batch."""
@@ -187,8 +167,7 @@ class SAUCIE(Model):
         stays, moves = self.first, 1 - self.first
         standard = lambda v: (v - v.mean(0)) / (v.var(0, correction=0) + 1e-6).sqrt()
         copy, shape = mse_loss(made[stays], x[stays]), mse_loss(standard(made[moves]), standard(x[moves]))
-        gap = batch_gap(z[0], z[1])
-        return self.sum_of(copy=copy, shape=0.01 * shape, gap=self.gap * gap)
+        return self.sum_of(copy=copy, shape=0.01 * shape, gap=self.gap * batch_gap(z[0], z[1]))
 
     def corrected(self, b):
         """What the second training sees: the first one's reconstruction, or the input if there is one batch."""
@@ -197,15 +176,12 @@ class SAUCIE(Model):
     def loss(self, b):
         x = self.corrected(b)
         _, h, made = self.net(x)
-        copy, bits = mse_loss(made, x), entropy(h)
-        self.log(entropy=bits)  # nats, whatever its weight
-        far = unlikeness(h, x) if self.spread else 0.0
-        return self.sum_of(copy=copy, information=self.information * bits, spread=self.spread * far)
+        penalties = dict(entropy=self.information * entropy(h), spread=self.spread * unlikeness(h, x))
+        return self.sum_of(copy=mse_loss(made, x), **penalties)
 
     def skill(self, b):
-        """Share of what the second training sees that it explains: the first one changes the scale of the plain error."""
         x = self.corrected(b)
-        return 1 - mse_loss(self.net(x)[2], x) / (x - self.net.mean).square().mean().clamp(min=1e-12)
+        return -mse_loss(self.net(x)[2], x) / x.var(0, correction=0).mean().clamp(min=1e-6)  # the scale of x is learnt, too
 
     def name_codes(self, data):
         """Which patterns are clusters; the largest activation and the patterns are kept, so that new cells are named alike."""
