@@ -170,7 +170,7 @@ class Scanorama(Estimator):
     **Kept** Cells of unit length, 100 components of all cells, 20 mutual neighbours, the share of matched cells as the score and
     0.1 as its limit, smoothed translations with a Gaussian of sigma 15.
     **Left out** Approximate neighbours (here exact), corrected expression, joining again what already is one panorama.
-    **Source** The paper's facts, no code taken; compared with the package scanorama 1.7.4.
+    **Source** brianhie/scanorama; the paper's facts, no code taken.
 
     Objective
     ---------
@@ -210,6 +210,7 @@ class Scanorama(Estimator):
     needs = {"x": Field(), "batch": Category()}
     writes = {"latent": "obsm/X_scanorama"}
     transductive = deterministic = True
+    paper = dict(latent=100, neighbors=20, least=0.1, sigma=15.0)  # the released code's defaults
 
     latent: int = 100
     neighbors: int = 20

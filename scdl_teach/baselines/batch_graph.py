@@ -44,7 +44,7 @@ class BBKNN(Estimator):
     batch lacks gets 3 neighbours there all the same, only weakly tied.
     **Kept** Neighbours batch by batch on 50 components, UMAP's weights, the trimming of cells with too many ties.
     **Left out** Approximate neighbours (here exact).
-    **Source** The paper's facts, no code taken.
+    **Source** Teichlab/bbknn; the paper's facts, no code taken.
 
     Objective
     ---------
@@ -84,6 +84,7 @@ class BBKNN(Estimator):
     needs = {"x": Field(), "batch": Category()}
     writes = {"neighbours": "obsm/bbknn_neighbours", "distances": "obsm/bbknn_distances"}
     transductive = deterministic = True
+    paper = dict(neighbors=3, components=50, trim=10)  # the released code's defaults
 
     neighbors: int = 3
     components: int = 50

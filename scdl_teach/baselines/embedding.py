@@ -90,9 +90,9 @@ class TSNE(Estimator):
 
     Parameters
     ----------
-    latent : 2, or 3
-    perplexity : neighbours that count
-    steps : of descent
+    latent : dimensions of the map, 2 or 3
+    perplexity : neighbours that count (above 0; at most a third of the cells)
+    steps : of descent (250 and up)
 
     Reads
     -----
@@ -155,7 +155,7 @@ class UMAP(Estimator):
     ----------
     latent : dimensions of the map
     neighbors : of each cell
-    min_dist : how close points may lie
+    min_dist : how close points may lie (0 to 1); umap-learn has 0.1, which packs groups more tightly
 
     Reads
     -----
@@ -180,6 +180,7 @@ class UMAP(Estimator):
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_umap"}
     transductive = True
+    paper = dict(neighbors=15, min_dist=0.1)  # umap-learn's defaults
 
     latent: int = 2
     neighbors: int = 15

@@ -42,7 +42,8 @@ class GPLVM(Model):
     ----------
     latent : dimensions of a place
     kernel : "rbf" or "linear"
-    epochs, lr : steps and rate of Adam
+    epochs : steps of Adam, each on all cells
+    lr : its rate
 
     Reads
     -----
@@ -125,7 +126,10 @@ class SIMLR(Estimator):
     similarity and its first eigenvectors that agree: cells of one group are close in all three.
     **Kept** 55 Gaussian kernels of locally scaled width; in turn the similarity (each row projected on the simplex), its
     eigenvectors, and weights by how well a kernel agrees.
-    **Left out** Network diffusion, the estimate of the number of groups, t-SNE of the result; the strengths are fixed.
+    **Left out** Network diffusion, the estimate of the number of groups, t-SNE of the result; the strengths are fixed. The R
+    code blends each new similarity and each new set of weights with the last ones (0.8 to 0.2), here the new ones replace them.
+    **Measured** On clear types (three seeds) 20 neighbours reach an ARI of 1.00, 1.00, 0.81, the R code's 10 and 30 rounds 0.99,
+    1.00, 0.75.
     **Source** the paper; the R and Matlab package SIMLR.
 
     Objective
@@ -139,8 +143,8 @@ class SIMLR(Estimator):
     Parameters
     ----------
     n_clusters : groups, and dimensions of the code
-    neighbors : entries of a row of the similarity
-    rounds : of alternation
+    neighbors : entries of a row of the similarity (R code 10)
+    rounds : of alternation (R code 30, or until it gets worse)
 
     Reads
     -----
@@ -166,6 +170,7 @@ class SIMLR(Estimator):
     needs = {"x": Field()}
     writes = {"latent": "obsm/X_simlr", "cluster": "obs/simlr_cluster"}
     transductive = deterministic = True
+    paper = dict(neighbors=10, rounds=30)  # the R code's defaults
 
     n_clusters: int = 5
     neighbors: int = 20
@@ -215,7 +220,8 @@ class ZIFA(Estimator):
     ----------
     latent : factors
     steps : of expectation-maximisation at most
-    tolerance : gain of the log-likelihood per value below which it stops
+    tolerance : gain of the log-likelihood per value below which it stops; the released code stops once no parameter moves by
+        more than 1 %
 
     Reads
     -----

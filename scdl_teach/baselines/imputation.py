@@ -66,9 +66,11 @@ class MAGIC(Estimator):
 
     Parameters
     ----------
-    components, neighbors, decay : of the walk; ``neighbors`` is the fifth one above
-    t : steps of the walk, or "auto" (at most 20)
-    rescale : bring each gene back to its mean
+    components : principal components that distances are taken in (at most genes or cells)
+    neighbors : whose distance is the width of a cell's kernel, the fifth above; three times as many can be reached
+    decay : power of the distance in the kernel (above 0); larger cuts off more sharply
+    t : steps of the walk (0 and up), or "auto" (at most 20)
+    rescale : bring each gene back to its mean; the package does not (paper False)
 
     Reads
     -----
@@ -94,6 +96,8 @@ class MAGIC(Estimator):
     writes = {"denoised": "layers/magic"}
     imputes = dict(entries="all", scale="normalised")
     transductive = deterministic = True
+    # the defaults of magic-impute 3.0.0
+    paper = dict(components=100, neighbors=5, decay=1.0, t=3, rescale=False)
 
     components: int = 100
     neighbors: int = 5
@@ -150,8 +154,9 @@ class SAVER(Estimator):
 
     Parameters
     ----------
-    n_top : predictors of each gene
-    ridge : strengths to choose from on those cells; with ``()`` the prior mean is the gene's mean, SAVER's null model
+    n_top : predictors of each gene (SAVER's lasso chooses among all, 300 at most)
+    ridge : strengths (above 0) to choose from on held-out cells; with ``()`` the prior mean is the gene's mean, SAVER's null
+        model
 
     Reads
     -----
@@ -242,8 +247,8 @@ class ENHANCE(Estimator):
     Parameters
     ----------
     neighbors : pooled cells, with the cell itself; None counts molecules as above, which gives few below 1,500 cells
-    components : None compares with noise; with 0 all cells are pooled
-    depth : "own" or "neighbors"
+    components : principal components; None counts those above the noise, with 0 all cells are pooled
+    depth : total of a cell's answer, "own" or the median of its "neighbors" (the script's)
 
     Reads
     -----
@@ -269,7 +274,7 @@ class ENHANCE(Estimator):
     writes = {"denoised": "layers/enhance"}
     imputes = dict(entries="all", scale="counts")
     transductive = True
-    paper = dict(depth="neighbors")
+    paper = dict(neighbors=None, components=None, depth="neighbors")  # the script's defaults
     expected_failures = {
         "deterministic": "chance draws only the noise that components are counted by; the toy's number is the same"
     }

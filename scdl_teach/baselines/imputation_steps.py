@@ -151,10 +151,18 @@ def from_others(y, others, keep):
 
 
 # -- DrImpute ---------------------------------------------------------------------------------------
-def views(y, share=0.05):
+def views(y, rotations=False, share=0.05):
     """Components of 1 - Spearman's and of 1 - Pearson's correlation between all cells of ``y`` (cells x genes): two arrays."""
-    n = min(100, max(2, int(np.ceil(share * len(y)))))
-    return [scores(1 - np.nan_to_num(np.corrcoef(v)), n) for v in (rankdata(y, axis=1), y)]
+    tables = [1 - np.nan_to_num(np.corrcoef(v)) for v in (rankdata(y, axis=1), y)]  # (cells x cells)
+    n = np.round(share * len(y)) if rotations else np.ceil(share * len(y))
+    n = min(100, max(1 if rotations else 2, int(n)))
+    return [rotation(t, n) if rotations else scores(t, n) for t in tables]
+
+
+def rotation(x, n):
+    """The first ``n`` axes of the components of ``x`` with scaled columns (columns x n), each of length one."""
+    x = x - x.mean(0)
+    return np.linalg.svd(x / np.maximum(x.std(0, ddof=1), 1e-12), full_matrices=False)[2][:n].T
 
 
 def cluster_means(y, labels):

@@ -70,6 +70,19 @@ def test_the_filter_drops_anchors_that_are_unlike_in_expression():
     assert 0 < len(few) < len(all_)
 
 
+def test_nearer_and_more_trusted_anchors_pull_more():
+    """Cells on a line at 0, 1, 3 and 10, anchors at the last three: the furthest of a cell has no say, the others 1 - exp(-w / 4)
+    with w = (1 - distance / furthest) x trust.
+    """
+    x = np.array([[0.0, 0], [1, 0], [3, 0], [10, 0]])
+    moves, trust = np.array([[1.0, 0], [0, 1], [7, 7]]), np.array([0.25, 1, 1])
+    found = SeuratCCA().pull(x, np.array([1, 2, 3]), moves, trust)
+    w = 1 - np.exp(-np.array([0.9 * 0.25, 0.7]) / 4)  # of the cell at 0
+    assert np.allclose(found[0], w / w.sum(), atol=1e-6)
+    w = 1 - np.exp(-np.array([2 / 9, 1]) / 4)  # of the cell at 10, which is nine away from the first
+    assert np.allclose(found[3], w / w.sum() @ moves[1:], atol=1e-6)
+
+
 def test_the_largest_batch_stays():
     a = table(n=200)
     a = a[np.r_[0:200:2, 1:120:2]].copy()  # 100 of the first, 60 of the second

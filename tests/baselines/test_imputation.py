@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.spatial import procrustes
-from scipy.stats import gamma
+from scipy.stats import gamma, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from scdl_teach import simulate
@@ -198,16 +198,30 @@ def test_outlying_cells_stay():
 
 
 # -- DrImpute ---------------------------------------------------------------------------------------
-def test_zeros_become_the_means_of_two_clear_clusters():
+@pytest.mark.parametrize("rotations", [False, True])
+def test_zeros_become_the_means_of_two_clear_clusters(rotations):
     """With two clusters every clustering is the same, and a zero becomes sum / size."""
     rng = np.random.default_rng(0)
     kind = np.arange(20) % 2
     x = rng.poisson(np.where(kind[:, None] == np.arange(10) % 2, 30, 0.7))
-    m = DrImpute(clusters=(2,), normalise=False).fit(named(x), **QUIET)
+    m = DrImpute(clusters=(2,), normalise=False, rotations=rotations).fit(named(x), **QUIET)
     y, made = np.log1p(x), m.predict(named(x))["imputed"]
     want = np.stack([y[kind == k].sum(0) / 10 for k in kind])
     assert np.allclose(made, np.where(x > 0, y, want), atol=1e-6) and ((x == 0).sum() > 20)
     assert len(m.history_) == 2 and set(m.history_.distance) == {"spearman", "pearson"}
+
+
+def test_rotations_weigh_alike():
+    """As prcomp(distances, scale. = TRUE)$rotation: in one cluster the squares are one a component, less those of the mean."""
+    a = simulate.counts(n=100, genes=40)
+    y = np.log1p(a.X.toarray()[:, (a.X.toarray() > 1).sum(0) >= 2])
+    found = []
+    for far in (1 - spearmanr(y, axis=1).statistic, 1 - np.corrcoef(y)):
+        values, vectors = np.linalg.eigh(np.corrcoef(far.T))
+        axes = vectors[:, np.argsort(-values)[:5]]  # five for a hundred cells
+        found.append(5 - 100 * (axes.mean(0) ** 2).sum())
+    m = DrImpute(clusters=(1,), normalise=False, rotations=True).fit(a, **QUIET)
+    assert np.allclose(m.history_.inertia, found, rtol=1e-5)
 
 
 def test_twelve_clusterings():
@@ -234,6 +248,14 @@ def test_groups_fill_themselves():
         made = m.predict(a)["imputed"]
         assert np.allclose(made[[0, 1], [3, 2]], want) and m.history_.left.tolist() == [1]
         assert (made[x > 0] == x[x > 0]).all() and (made[3] == x[3]).all()
+
+
+def test_groups_fill_at_each_cells_depth():
+    """The second cell has the same shares as a cell of 22 molecules, and twice as many: so has what it is filled with."""
+    a = named(np.array([[10, 8, 4, 0], [20, 16, 0, 8], [10, 8, 2, 2], [0, 0, 0, 22]]))
+    m = LSImpute(threshold=0.7, share=1.0, group_size=3).fit(a, **QUIET)
+    made = m.predict(a)["imputed"]
+    assert m.history_.left.tolist() == [1] and np.allclose([made[0, 3], made[1, 2]], [2, 4])
 
 
 def test_nobody_is_similar_enough():
@@ -277,6 +299,30 @@ def test_pools_and_depths():
     own, near = (ENHANCE(neighbors=20, depth=d).fit(a, **QUIET).predict(a)["denoised"] for d in ("own", "neighbors"))
     assert np.allclose(own.sum(1, keepdims=True), total, rtol=1e-4) and near.sum(1).std() < 0.5 * total.std()
     assert np.allclose(own / own.sum(1, keepdims=True), near / near.sum(1, keepdims=True), atol=1e-6)
+
+
+def enhanced(x, k, n, rounds):
+    """Rounds of pooling by singular vectors, then the components kept, at each cell's own depth."""
+    level = lambda v, total: v * total / v.sum(1, keepdims=True)
+    root = lambda v: np.sqrt(v) + np.sqrt(v + 1)
+    axes = lambda v: np.linalg.svd(v - v.mean(0), full_matrices=False)[2][:n]
+    pooled = x
+    for _ in range(rounds):
+        middle = np.median(pooled.sum(1))
+        z = root(level(x, middle)) @ axes(root(level(pooled, middle))).T
+        far = np.linalg.norm(z[:, None] - z, axis=2)
+        pooled = np.stack([x[np.argsort(d)[:k]].sum(0) for d in far])
+    y = root(level(pooled, np.median(pooled.sum(1))))
+    y = np.maximum(y.mean(0) + (y - y.mean(0)) @ axes(y).T @ axes(y), 1)
+    return level((y - 1 / y) ** 2 / 4, x.sum(1, keepdims=True))
+
+
+def test_the_second_round_seeks_neighbours_among_the_sums():
+    a = simulate.counts(n=80, genes=30)
+    x = a.X.toarray().astype(float)
+    made = ENHANCE(neighbors=6, components=3).fit(a, **QUIET).predict(a)["denoised"]
+    once, twice = (enhanced(x, 6, 3, rounds) for rounds in (1, 2))
+    assert np.allclose(made, twice, rtol=1e-4, atol=1e-4) and np.abs(once - twice).max() > 1
 
 
 def test_number_of_neighbours():
