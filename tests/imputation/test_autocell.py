@@ -122,6 +122,22 @@ def test_neighbours_enter_the_loss(neighbors):
     assert found == pytest.approx(want.mean(), rel=1e-5)
 
 
+def test_the_graph_joins_nobody():
+    """The gradient is that of the cells' own divergences, each times its column of the weights: a heavier prior."""
+    (a,) = toy_for(AutoCell)
+    m = AutoCell(**SMALL, neighbors=4).fit(a, **CPU)
+    b = m._fitted_data((a,)).take({"cells": np.arange(20)})
+    torch.manual_seed(0)
+    nll, kl, mean = m.charges(b)
+    torch.manual_seed(0)
+    times = neighbour_weights(mean, 4).sum(0)  # one number a cell
+    assert times.min() > 1.2 and times.max() > 1.2 * times.min()  # most of all the neighbour of many
+    encoder = list(m.net.encoder.parameters())
+    graph = torch.autograd.grad(m.loss(b) - nll.mean(), encoder, retain_graph=True)
+    alone = torch.autograd.grad((times.detach() * kl).mean(), encoder)
+    assert all(torch.allclose(g, w, rtol=1e-3, atol=1e-5) for g, w in zip(graph, alone, strict=True))
+
+
 def test_stages():
     """The KL weight, and what each stage moves."""
     (a,) = toy_for(AutoCell)
