@@ -7,8 +7,8 @@ can then only stand in its decoder. To calibrate a cell, encode it and let the d
 one: it cannot overshoot), Adam with a first momentum of 0.5 and a rate that falls tenfold, each batch z-scored by itself.
 **Left out** The residual and attention encoders of the released code. 150 epochs, not 1,500; the rate falls after 100.
 **Measured** Z-scoring each batch by itself already removes shifts and scales: on such data the critic gains nothing and costs
-biology. And codes alike in distribution are not alike in type where the shares differ (tests). Where one batch is turned and bent the
-encoding beats z-scores on four of five seeds, and on one it does not: its claim stands as false.
+biology. And codes alike in distribution are not alike in type where the shares differ (tests). Where one batch is turned and bent
+the encoding beats z-scores on four of five seeds, and on one it does not: its claim stands as false.
 **Trap** Earlier READMEs give other weights; ``paper`` is the RNA run of the last one, which the author says gave the preprint's
 results. Where it shows that calibration helps to find CD8 cells, it notes 0.960 without and 0.950 with the code.
 **Lesson** notebooks/04_batch/0403_adversaries_and_clusters.ipynb
