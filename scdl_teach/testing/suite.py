@@ -290,12 +290,11 @@ class Suite:
     def check_terms(self):
         """Each loss of the plan is the sum of the terms that the class names, and every one of them reaches a weight."""
         data = self.model._data(tables_of(self.data, self.cls.tables), self.model, grow=False)
-        losses = [(phase, u) for phase in self.model.plan() for u in phase.updates]
+        model = deepcopy(self.model)
+        losses = [(phase, u) for phase in model.plan() for u in phase.updates]
         named = {u.loss for _, u in losses}
         assert set(self.cls.terms) == named, f"terms names {sorted(self.cls.terms)}, the plan {sorted(named)}"
         for phase, update in losses:
-            model = deepcopy(self.model)
-            update = next(u for p in model.plan() if p.name == phase.name for u in p.updates if u.loss == update.loss)
             total, made = summed(model, update.loss, data.take(self.first_batch(phase, data)))
             names = self.cls.terms[update.loss]
             made = made or {names[0]: total}
